@@ -32,7 +32,7 @@ from hybrid_llm.policies import Policy, PolicySource
 from hybrid_llm.policies.reader.plain import ConfigSource, config_source
 from hybrid_llm.router.assembly import assemble, assemble_from_config
 from hybrid_llm.router.caching.answers import AnswerCache
-from hybrid_llm.router.caching.wakeups import LoopWakeup
+from hybrid_llm.router.caching.flights import LoopWakeup
 from hybrid_llm.router.closing import aclose_parts, close_parts
 from hybrid_llm.router.execution.answer import Answer, blocking_sleep, stepped
 from hybrid_llm.router.execution.call import OneByOne

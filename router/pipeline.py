@@ -15,8 +15,8 @@ from hybrid_llm.core.request import GenerateOptions, Location, Prompt, Request, 
 from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded
 from hybrid_llm.policies import Policy, PolicySource, parse_policy
-from hybrid_llm.router.caching.guarded import Found, GuardedCache
-from hybrid_llm.router.caching.wakeups import Wakeup, thread_wakeup
+from hybrid_llm.router.caching.flights import Wakeup, thread_wakeup
+from hybrid_llm.router.caching.guarded import GuardedCache, Replay
 from hybrid_llm.router.execution.answer import Answer, Run
 from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
@@ -297,9 +297,9 @@ class Pipeline:
         if not routed.decision.order:
             raise self._no_eligible(routed)
         over, notice = partial(self.release, routed), self.fleet.notice
-        found = self._cache.find(routed) if self._cache is not None else Found()
-        if found.replay is not None:
-            replay = self._screened(found.replay, routed, aside)
+        found = self._cache.find(routed) if self._cache is not None else None
+        if isinstance(found, Replay):
+            replay = self._screened(found, routed, aside)
             return Answer(replay, routed, hooks=self._hooks, over=over, notice=notice)
         if routed.trace is not None:
             open_stream = routed.trace.opens(open_stream)
@@ -308,9 +308,9 @@ class Pipeline:
         run: Run = attempts
         if self._cache is not None:
             keep = partial(self._cache.keep, routed, aside)
-            shared = self._cache.share(found, routed, attempts, aside, wakeup)
-            if shared is not None:
-                run, over, leave = shared, partial(shared.end, over), partial(shared.leave, leave)
+            if found is not None:
+                run = shared = self._cache.share(found, routed, attempts, wakeup)
+                over, leave = partial(shared.end, over), partial(shared.leave, leave)
         run = self._screened(run, routed, aside)
         return Answer(run, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice, trail=trail)
 

@@ -6,11 +6,11 @@ share the file. It holds no text: names are MACs and entries are encrypted befor
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,35 +25,24 @@ _BUSY_S: Final = 0.05
 """How long a statement waits for another process, seconds."""
 _FEW: Final = 8
 """Entries that are removed at once to make room."""
-_SOME: Final = 64
-"""Expired entries that are removed at once."""
 _PARTS: Final = 8
 """The log has one of so many parts of the size; an answer that is larger than a part is not stored."""
-_SAVED: Final = tuple(each.name for each in fields(Savings))
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS answers (name BLOB PRIMARY KEY, stored INTEGER NOT NULL, used INTEGER NOT NULL,"
     " sealed BLOB NOT NULL)",
     "CREATE INDEX IF NOT EXISTS answers_used ON answers (used)",
     "CREATE INDEX IF NOT EXISTS answers_stored ON answers (stored)",
-    "CREATE TABLE IF NOT EXISTS savings (currency TEXT PRIMARY KEY, hits INTEGER, joined INTEGER, misses INTEGER,"
-    " prompt_tokens INTEGER, completion_tokens INTEGER, ms INTEGER, spend INTEGER)",
+    "CREATE TABLE IF NOT EXISTS savings (currency TEXT, what TEXT, amount INTEGER, PRIMARY KEY (currency, what))",
 )
 _GET: Final = "SELECT CAST(sealed AS BLOB), CAST(stored AS INTEGER) FROM answers WHERE name = ?"
 """With its types whatever somebody wrote there: else reading it would be an error, with the content in its text."""
 _PUT: Final = "INSERT OR REPLACE INTO answers (name, stored, used, sealed) VALUES (?, ?, ?, ?)"
 _OLD: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE stored < ? LIMIT ?)"
 _LEAST: Final = "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY used LIMIT ?)"
-_BOOK: Final = """
-INSERT INTO savings (currency, hits, misses, joined, prompt_tokens, completion_tokens, ms, spend)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET hits = hits + excluded.hits, joined = joined + excluded.joined,
-  misses = misses + excluded.misses, prompt_tokens = prompt_tokens + excluded.prompt_tokens,
-  completion_tokens = completion_tokens + excluded.completion_tokens, ms = ms + excluded.ms,
-  spend = spend + excluded.spend
-"""
-_READ_SAVED: Final = """
-SELECT currency, hits, misses, joined, prompt_tokens, completion_tokens, ms, spend FROM savings ORDER BY currency
-"""
+_BOOK: Final = (
+    "INSERT INTO savings (currency, what, amount) VALUES (?, ?, ?)"
+    " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount"
+)
 
 
 class Sealed(NamedTuple):
@@ -76,17 +65,11 @@ class FileStatus:
     """Currency -> what hits saved since the file was created."""
 
 
-class ForeignFile(Exception):
-    """The file is not a cache of answers."""
-
-
 class AnswerFile:
     """The file at *path*, which is created for its owner alone, and takes at most *size* bytes with its log.
 
-    Not thread-safe. Every method raises `sqlite3.Error` or `OSError` where the file cannot be used.
-
-    Raises:
-        ForeignFile: the file is something else; it is left as it is.
+    Not thread-safe. Every method raises `sqlite3.Error` or `OSError` where the file cannot be used. One that is
+    something else is left as it is.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -124,20 +107,22 @@ class AnswerFile:
         row = self._db.execute(_GET, (name,)).fetchone()
         return None if row is None else Sealed(*row)
 
-    def put(self, name: bytes, entry: Sealed, *, expired: int, used: Iterable[tuple[int, bytes]]) -> None:
-        """Store *entry*, for which others give way: those from before *expired*, then those used longest ago.
+    def begin(self) -> sqlite3.Connection:
+        """Begin a transaction, which ends with the `with` statement that takes the result."""
+        self._db.execute("BEGIN IMMEDIATE")
+        return self._db
 
-        One that is too large is not stored. *used* are the times at which entries were used since the last call, with
-        their names.
-        """
+    def put(self, name: bytes, entry: Sealed) -> None:
+        """Store *entry*, for which those used longest ago give way; one that is too large is not stored."""
         if len(entry.data) > self._largest:
             self.remove(name)
             return
-        with self._transaction():
-            self._db.executemany("UPDATE answers SET used = ? WHERE name = ?", used)
-            self._db.execute(_OLD, (expired, _SOME))
-            self._make_room(len(entry.data) // _PAGE + 8)
-            self._db.execute(_PUT, (name, entry.stored, entry.stored, entry.data))
+        self._make_room(len(entry.data) // _PAGE + 8)
+        self._db.execute(_PUT, (name, entry.stored, entry.stored, entry.data))
+
+    def use(self, used: Iterable[tuple[int, bytes]]) -> None:
+        """Note when entries were used: time and name of each."""
+        self._db.executemany("UPDATE answers SET used = ? WHERE name = ?", used)
 
     def _make_room(self, pages: int) -> None:
         """Remove entries until *pages* are free."""
@@ -154,13 +139,13 @@ class AnswerFile:
         """Remove the entry *name*."""
         self._db.execute("DELETE FROM answers WHERE name = ?", (name,))
 
-    def expire(self, expired: int) -> None:
-        """Remove every entry from before *expired*."""
-        self._db.execute(_OLD, (expired, -1))
+    def expire(self, expired: int, most: int = -1) -> None:
+        """Remove the entries from before *expired*, at most *most* of them."""
+        self._db.execute(_OLD, (expired, most))
 
     def book(self, currency: str, savings: Savings) -> None:
         """Add *savings* to those in the file."""
-        self._db.execute(_BOOK, (currency, *(getattr(savings, name) for name in _SAVED)))
+        self._db.executemany(_BOOK, [(currency, what, amount) for what, amount in asdict(savings).items() if amount])
 
     def clear(self) -> int:
         """Remove every entry and all savings, so that nothing of them is left in the file; how many there were."""
@@ -173,23 +158,15 @@ class AnswerFile:
     def status(self) -> FileStatus:
         """What is in the file now."""
         entries, oldest = self._db.execute("SELECT count(*), CAST(min(stored) AS INTEGER) FROM answers").fetchone()
-        saved = {row[0]: Savings(**dict(zip(_SAVED, row[1:], strict=True))) for row in self._db.execute(_READ_SAVED)}
+        saved: dict[str, Savings] = {}
+        for currency, what, amount in self._db.execute("SELECT currency, what, amount FROM savings"):
+            saved[currency] = saved.get(currency, Savings()) + Savings(**{what: amount})
         size = sum(file.stat().st_size for file in files_of(self._path) if file.exists())
         return FileStatus(entries=entries, bytes=size, oldest=oldest, savings=saved)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._db.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
 
 
 def files_of(path: Path) -> tuple[Path, Path, Path]:
@@ -198,11 +175,11 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
 
 
 def _check(path: Path) -> None:
-    """Raise ForeignFile unless the file is ours, empty or not there: nothing else is written to, or deleted."""
+    """Raise OSError unless the file is ours, empty or not there: nothing else is written to, or deleted."""
     try:
         with path.open("rb") as file:
             head = file.read(72)
     except FileNotFoundError:
         return
     if head and (head[:16] != _HEADER or head[68:72] != _APPLICATION.to_bytes(4, "big")):
-        raise ForeignFile(f"{path} is not an answer cache")
+        raise OSError(errno.EEXIST, "it is not an answer cache", str(path))

@@ -20,11 +20,9 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.log import Repeated
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.savings import Savings
-from hybrid_llm.router.caching.answers import CachedAnswer
-from hybrid_llm.router.caching.codec import decoded, encoded
-from hybrid_llm.router.caching.database import AnswerFile, FileStatus, ForeignFile, Sealed, files_of
-from hybrid_llm.router.caching.keyhold import KeyHold
-from hybrid_llm.router.caching.sealing import Sealer, secret_at
+from hybrid_llm.router.caching.answers import CachedAnswer, decoded, encoded
+from hybrid_llm.router.caching.database import AnswerFile, FileStatus, Sealed, files_of
+from hybrid_llm.router.caching.sealing import KeyHold, Sealer, secret_at
 
 T = TypeVar("T")
 LEAST_BYTES: Final = 1 << 20
@@ -34,6 +32,8 @@ _REST_S: Final = 30.0
 """The same after any other failure."""
 _MOST_USED: Final = 1024
 """Uses of entries that are remembered until the next entry is stored."""
+_SOME: Final = 64
+"""Expired answers that are removed when one is stored."""
 _SKEW_S: Final = 60
 """How far in the future an entry may have been stored, because the clock was set back."""
 
@@ -147,25 +147,23 @@ class DiskCache:
         return None if plain is None else decoded(plain)
 
     def _store(self, file: AnswerFile, name: bytes, entry: Sealed) -> None:
-        used = [(when, other) for other, when in self._used.items()]
-        self._used.clear()
-        file.put(name, entry, expired=self._expired(), used=used)
-        self._book(file)
+        with file.begin():
+            self._flush(file)
+            file.put(name, entry)
 
     def _flush(self, file: AnswerFile) -> None:
-        self._book(file)
-        file.expire(self._expired())
-
-    def _book(self, file: AnswerFile) -> None:
+        """Store what was remembered, and remove some of what has expired."""
+        file.use([(when, name) for name, when in self._used.items()])
+        self._used.clear()
         while self._saved:
-            currency, savings = self._saved.popitem()
-            file.book(currency, savings)
+            file.book(*self._saved.popitem())
+        file.expire(self._expired(), _SOME)
 
     def _required(self, work: Callable[[AnswerFile], T]) -> T:
         with self._lock:
             try:
                 return work(self._open())
-            except (sqlite3.Error, OSError, ForeignFile) as error:
+            except (sqlite3.Error, OSError) as error:
                 raise ConfigError(f"{self._path}: the answer cache cannot be used: {_described(error)}") from None
 
     def _try(self, work: Callable[[AnswerFile], T], *, writes: bool = False) -> T | None:
@@ -177,7 +175,7 @@ class DiskCache:
                 return None
             try:
                 return work(self._open())
-            except (sqlite3.Error, OSError, ForeignFile) as error:
+            except (sqlite3.Error, OSError) as error:
                 self._failed(error, writes=writes)
                 return None
 
@@ -232,19 +230,14 @@ class DiskCache:
 
 
 def _is_busy(error: Exception) -> bool:
-    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return _described(error).startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def _is_damaged(error: Exception) -> bool:
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _code(error: Exception) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF  # extended codes hold the primary one here
+    return _described(error).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
 def _described(error: Exception) -> str:
     """*error* without the text of SQLite, which may quote the file."""
-    if isinstance(error, sqlite3.Error):
-        return str(getattr(error, "sqlite_errorname", type(error).__name__))
-    return error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
+    name: str = getattr(error, "sqlite_errorname", type(error).__name__)
+    return (error.strerror or name) if isinstance(error, OSError) else name

@@ -6,25 +6,70 @@ or stops taking chunks loses the lead; the next follower takes it, and generates
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Hashable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from hybrid_llm.core.errors import StreamInterrupted
 from hybrid_llm.core.generation import Chunk
-from hybrid_llm.router.caching.wakeups import Wakeup
+from hybrid_llm.core.threads import in_event_loop
 from hybrid_llm.router.execution.answer import Run
 
 PATIENCE_S: Final = 0.25
 """How long followers wait for a leader whose app takes no further chunk, seconds."""
 
 
+class ThreadWakeup:
+    """Blocks the caller's thread; the core steps it, so that it awaits nothing of asyncio."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self.wake = self._event.set
+        self.clear = self._event.clear
+
+    async def wait(self, timeout_s: float) -> None:
+        """Block."""
+        self._event.wait(timeout_s)
+
+
+class LoopWakeup:
+    """Suspends a task of the running event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self.clear = self._event.clear
+
+    def wake(self) -> None:
+        """Wake the task; a loop that is closed has none."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Suspend."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+
+
+Wakeup = ThreadWakeup | LoopWakeup
+"""One caller that waits for what another does: `clear`, look, then `wait` until `wake` is called, from any thread."""
+
+
+def thread_wakeup() -> Wakeup | None:
+    """For a caller without an event loop; None in the thread of one: what is waited for may need that loop to run."""
+    return None if in_event_loop() else ThreadWakeup()
+
+
 class Flight:
     """The chunks of one answer in progress. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Hashable = None) -> None:
+        self.key: Final = key
         self.users = 0
         """Requests that lead or follow; `Flights` counts them."""
         self._lock = threading.Lock()
@@ -38,7 +83,7 @@ class Flight:
     def take_lead(self, leader: Run) -> bool:
         """Let *leader* generate the answer, unless another one does or it is whole."""
         with self._lock:
-            if self._is_led or self._is_whole:
+            if self._is_led or self.is_whole:
                 return False
             self.source, self._is_led, self._paused_at = leader, True, None
             return True
@@ -49,8 +94,7 @@ class Flight:
             if not self._leads(leader):
                 return
             self._chunks.append(chunk)
-            waiting = tuple(self._wakeups)
-        _wake(waiting)
+            self._wake()
 
     def pause(self, leader: Run) -> None:
         """The app of *leader* has a chunk, and has not asked for the next one yet."""
@@ -68,24 +112,26 @@ class Flight:
             if not self._leads(leader):
                 return
             self._is_led = False
-            waiting = tuple(self._wakeups)
-        _wake(waiting)
+            self._wake()
 
-    def is_free(self) -> bool:
-        """Whether nobody leads: also not one whose app has taken no chunk for `PATIENCE_S`, which loses the lead."""
+    def patience_s(self) -> float | None:
+        """How long to wait for the app of the leader; None while a backend is waited for, 0 if nobody leads.
+
+        A leader whose app has taken no chunk for `PATIENCE_S` loses the lead.
+        """
         with self._lock:
-            if self._paused_at is not None and time.monotonic() - self._paused_at >= PATIENCE_S:
-                self._is_led = False
-            return not self._is_led
+            if not self._is_led or self._paused_at is None:
+                return None if self._is_led else 0.0
+            left = max(0.0, self._paused_at + PATIENCE_S - time.monotonic())
+            self._is_led = left > 0.0
+            return left
 
     def _leads(self, leader: Run) -> bool:
         return self._is_led and self.source is leader
 
-    @property
-    def patience_s(self) -> float | None:
-        """How long to wait for the app of the leader; None while a backend is waited for."""
-        paused_at = self._paused_at
-        return None if paused_at is None else max(0.0, paused_at + PATIENCE_S - time.monotonic())
+    def _wake(self) -> None:
+        for wakeup in self._wakeups:
+            wakeup.wake()
 
     def chunk(self, position: int) -> Chunk | None:
         """The chunk at *position*, if it is there."""
@@ -93,8 +139,7 @@ class Flight:
 
     def published(self) -> tuple[Chunk, ...]:
         """All chunks so far."""
-        with self._lock:
-            return tuple(self._chunks)
+        return tuple(self._chunks)
 
     def attach(self, wakeup: Wakeup) -> None:
         """Wake *wakeup* at each change."""
@@ -107,13 +152,9 @@ class Flight:
             self._wakeups.remove(wakeup)
 
     @property
-    def _is_whole(self) -> bool:
+    def is_whole(self) -> bool:
+        """Whether the last chunk is there."""
         return bool(self._chunks) and self._chunks[-1].finish_reason is not None
-
-
-def _wake(waiting: Iterable[Wakeup]) -> None:
-    for wakeup in waiting:
-        wakeup.wake()
 
 
 class Flights:
@@ -122,23 +163,21 @@ class Flights:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._flights: dict[Hashable, Flight] = {}
-        self.ended = 0
-        """How many are over: their answers may be cached by now."""
 
     def join(self, key: Hashable) -> Flight:
         """The answer in progress under *key*, or a new one."""
         with self._lock:
-            flight = self._flights.setdefault(key, Flight())
+            flight = self._flights.setdefault(key, Flight(key))
             flight.users += 1
             return flight
 
-    def leave(self, key: Hashable, flight: Flight, *, led: bool) -> None:
+    def leave(self, flight: Flight, run: Run | None = None) -> None:
         """A request is over. Once the one that generated the answer leaves, or the last one, nobody joins it."""
         with self._lock:
             flight.users -= 1
-            if (led or not flight.users) and self._flights.get(key) is flight:
-                del self._flights[key]
-                self.ended += 1
+            is_done = flight.is_whole and flight.source is run
+            if (is_done or not flight.users) and self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
 
 
 class Overlap:
@@ -146,8 +185,7 @@ class Overlap:
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
         known = tuple(chunks)
-        self._text = "".join([each.text for each in known])
-        self._reasoning = "".join([each.reasoning for each in known])
+        self._known = ["".join([each.text for each in known]), "".join([each.reasoning for each in known])]
 
     def rest(self, chunk: Chunk, backend: str) -> Chunk | None:
         """What is new in *chunk*; None if nothing is.
@@ -155,26 +193,19 @@ class Overlap:
         Raises:
             StreamInterrupted: *backend* writes something else than the app has.
         """
-        if not self._text and not self._reasoning:
+        if not any(self._known):
             return chunk
-        text, self._text = _beyond(chunk.text, self._text, backend)
-        reasoning, self._reasoning = _beyond(chunk.reasoning, self._reasoning, backend)
-        if chunk.finish_reason is not None:
-            if self._text or self._reasoning:
-                raise _differs(backend)
-        elif not text and not reasoning:
+        new = [chunk.text, chunk.reasoning]
+        is_same = all(map(_begin_alike, new, self._known))
+        rest = [piece[len(known) :] for piece, known in zip(new, self._known, strict=True)]
+        self._known = [known[len(piece) :] for piece, known in zip(new, self._known, strict=True)]
+        if not is_same or (chunk.finish_reason is not None and any(self._known)):
+            text = f"the request that generated this answer ended, and {backend} writes another one: ask again"
+            raise StreamInterrupted(text, backend=backend, received_tokens=0)
+        if chunk.finish_reason is None and not any(rest):
             return None
-        return replace(chunk, text=text, reasoning=reasoning)
+        return replace(chunk, text=rest[0], reasoning=rest[1])
 
 
-def _beyond(new: str, known: str, backend: str) -> tuple[str, str]:
-    """What *new* has beyond *known*, and what *known* has beyond *new*."""
-    length = min(len(new), len(known))
-    if new[:length] != known[:length]:
-        raise _differs(backend)
-    return new[length:], known[length:]
-
-
-def _differs(backend: str) -> StreamInterrupted:
-    text = f"the request that generated this answer ended, and {backend} writes another one: ask again"
-    return StreamInterrupted(text, backend=backend, received_tokens=0)
+def _begin_alike(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)

@@ -11,7 +11,6 @@ import secrets
 import threading
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import ClassVar, TypeVar
 
 from hybrid_llm.core.clearance import Cleared, Purpose
@@ -21,12 +20,10 @@ from hybrid_llm.core.request import PartialAnswer
 from hybrid_llm.core.savings import Savings
 from hybrid_llm.core.threads import Aside, at_once
 from hybrid_llm.core.tracebacks import guarded, is_fault
-from hybrid_llm.router.caching.answers import AnswerCache, CachedAnswer, SavingsBook
-from hybrid_llm.router.caching.flights import Flights
+from hybrid_llm.router.caching.answers import AnswerCache, CachedAnswer, SavingsBook, entry_name
+from hybrid_llm.router.caching.flights import Flight, Flights, Wakeup
 from hybrid_llm.router.caching.memory import MemoryCache
-from hybrid_llm.router.caching.names import entry_name
 from hybrid_llm.router.caching.shared import SharedRun
-from hybrid_llm.router.caching.wakeups import Wakeup
 from hybrid_llm.router.execution.answer import Run
 from hybrid_llm.router.execution.call import Routed
 from hybrid_llm.router.fleet import Fleet
@@ -63,18 +60,6 @@ class Replay:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a cache has for a request."""
-
-    cleared: Cleared | None = None
-    """The request as the cache may see it; None where its answer must not be cached."""
-    replay: Replay | None = None
-    """The cached answer."""
-    ended: int = 0
-    """How many answers in progress were over when it was looked for."""
-
-
 class GuardedCache:
     """An `AnswerCache` behind the privacy guard: it is given only what the guard clears for its location.
 
@@ -96,49 +81,38 @@ class GuardedCache:
         """What it was asked by this client, and what its hits saved."""
         return self._savings
 
-    def find(self, routed: Routed) -> Found:
-        """The cached answer, if it came from the backend that would be called first, under the same policy."""
-        ended = self._flights.ended
+    def find(self, routed: Routed) -> Replay | Flight | None:
+        """The cached answer, else the answer in progress that the request has joined; None where neither may be.
+
+        That is joined before the cache is read: what is not in flight any more is stored. A cached answer must come
+        from the backend that would be called first, of the same model, under the same policy.
+        """
         cleared = self._clear(routed.assessment, routed.decision.order[0])
         if cleared is None:
-            return Found()
+            return None
+        flight = self._join(cleared, routed)
         replay = self._replay(cleared, routed)
         if replay is None:
             self._count(Savings(misses=1))
-        else:
-            answer = replay.answer
-            self._count(self._saved(answer.backend, answer.usage) + Savings(hits=1, ms=round(answer.took_ms)))
-        return Found(cleared=cleared, replay=replay, ended=ended)
+            return flight
+        if flight is not None:
+            self._flights.leave(flight)
+        answer = replay.answer
+        self._count(self._saved(answer.backend, answer.usage) + Savings(hits=1, ms=round(answer.took_ms)))
+        return replay
 
-    def share(
-        self, found: Found, routed: Routed, attempts: Run, aside: Aside, wakeup: Callable[[], Wakeup | None]
-    ) -> SharedRun | None:
-        """The request among identical ones in flight; None where it must not be shared, or cannot be taken over."""
+    def _join(self, cleared: Cleared, routed: Routed) -> Flight | None:
+        """Join identical requests; not where the answer could not be taken over exactly in its middle."""
         request = routed.assessment.request
-        if found.cleared is None or request.tools or request.logprobs is not None:
+        if request.tools or request.logprobs is not None:
             return None
         model = routed.parse.model if routed.parse is not None else None
-        name, decision = entry_name(found.cleared.request, self._key), routed.decision
-        return SharedRun(
-            self._flights,
-            (name, decision.order, routed.policy.digest, model),
-            attempts,
-            routed.metadata,
-            wakeup=wakeup,
-            again=partial(self._again, found, routed, aside),
-            joined=self._count_joined,
-        )
+        name = entry_name(cleared.request, self._key)
+        return self._flights.join((name, routed.decision.order, routed.policy.digest, model))
 
-    async def _again(self, found: Found, routed: Routed, aside: Aside) -> Replay | None:
-        """The answer of an identical request that was completed since *found*."""
-        cleared = found.cleared
-        if cleared is None or self._flights.ended == found.ended:
-            return None
-        work = at_once if self.is_quick else aside
-        replay = await work(lambda: self._replay(cleared, routed), lambda _: None)
-        if replay is not None:
-            self._count(self._saved(replay.answering, replay.answer.usage) + Savings(joined=1))
-        return replay
+    def share(self, flight: Flight, routed: Routed, attempts: Run, wakeup: Callable[[], Wakeup | None]) -> SharedRun:
+        """The request among those in *flight*."""
+        return SharedRun(self._flights, flight, attempts, routed.metadata, wakeup, self._count_joined)
 
     def _count_joined(self, backend: str, last: Chunk) -> None:
         self._count(self._saved(backend, last.usage or Usage()) + Savings(joined=1))

@@ -7,24 +7,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from hybrid_llm.core.clearance import Cleared, Purpose, require_clearance
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Location
-from hybrid_llm.router.caching.answers import CachedAnswer
-from hybrid_llm.router.caching.names import entry_name
-
-_OVERHEAD: Final = 1024
-"""Bytes that an entry takes beside its text, roughly: name, records, numbers."""
-_TOKEN: Final = 256
-"""Bytes that a token with its log-probability takes, roughly, and each alternative."""
-
-
-class _Entry(NamedTuple):
-    stored: float
-    size: int
-    answer: CachedAnswer
+from hybrid_llm.router.caching.answers import CachedAnswer, encoded, entry_name
 
 
 class MemoryCache:
@@ -32,7 +20,7 @@ class MemoryCache:
 
     Args:
         max_entries: How many answers it holds at most.
-        max_bytes: How many bytes they take at most, estimated from their texts.
+        max_bytes: How many bytes they take at most, as JSON.
         ttl_s: Seconds after which one expires.
         clock: Seconds, never backwards.
 
@@ -57,7 +45,7 @@ class MemoryCache:
         self._ttl_s = ttl_s
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[float, int, CachedAnswer]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -65,24 +53,24 @@ class MemoryCache:
         """The answer to the same request of the same tenant, unless it has expired."""
         name = entry_name(require_clearance(cleared, self.location, Purpose.CACHE), self._key)
         with self._lock:
-            entry = self._entries.get(name)
-            if entry is None:
+            stored, _, answer = self._entries.get(name, (0.0, 0, None))
+            if answer is None:
                 return None
-            if self._clock() - entry.stored >= self._ttl_s:
+            if self._clock() - stored >= self._ttl_s:
                 self._drop(name)
                 return None
             self._entries.move_to_end(name)
-            return entry.answer
+            return answer
 
     def put(self, cleared: Cleared, answer: CachedAnswer) -> None:
         """Store *answer*, replacing an older one; one that is larger than the whole cache is not stored."""
         name = entry_name(require_clearance(cleared, self.location, Purpose.CACHE), self._key)
-        size = _size(answer)
+        size = len(encoded(answer))
         with self._lock:
             self._drop(name)
             if size > self._max_bytes:
                 return
-            self._entries[name] = _Entry(self._clock(), size, answer)
+            self._entries[name] = (self._clock(), size, answer)
             self._bytes += size
             while len(self._entries) > self._max or self._bytes > self._max_bytes:
                 self._drop(next(iter(self._entries)))
@@ -95,10 +83,4 @@ class MemoryCache:
 
     def _drop(self, name: bytes) -> None:
         if (entry := self._entries.pop(name, None)) is not None:
-            self._bytes -= entry.size
-
-
-def _size(answer: CachedAnswer) -> int:
-    """Bytes that *answer* takes, roughly."""
-    tokens = sum(1 + len(each.top) for each in answer.logprobs)
-    return _OVERHEAD + 4 * len(answer.text) + _TOKEN * tokens
+            self._bytes -= entry[1]

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.request import Request
-from hybrid_llm.router.caching.names import entry_name
+from hybrid_llm.router.caching.answers import entry_name
 
 _VERSION: Final = b"hybrid-llm answer 1"
 _SALT: Final = 16
@@ -116,3 +117,41 @@ def _create(path: Path) -> None:
             os.link(name, path)
     finally:
         Path(name).unlink()
+
+
+class KeyHold:
+    """Holds the key file at *path* as long as a client has the cache open.
+
+    Raises:
+        OSError: it cannot be opened, or another client is deleting the cache.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        if not _lock(self._handle, "LOCK_SH"):
+            self.release()
+            raise BlockingIOError(f"{path} is in use")
+
+    def is_alone(self) -> bool:
+        """Whether no other client, of this process or another, holds it; nobody can come to hold it until `release`."""
+        alone = _lock(self._handle, "LOCK_EX")
+        if not alone:  # asking for it has given up the shared one
+            _lock(self._handle, "LOCK_SH")
+        return alone
+
+    def release(self) -> None:
+        """Let go of it."""
+        os.close(self._handle)
+
+
+def _lock(handle: int, how: str) -> bool:
+    """Lock it without waiting; where there are no locks it is shared, and nobody is ever alone."""
+    if sys.platform == "win32":  # a file that is open elsewhere cannot be deleted there anyway
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, getattr(fcntl, how) | fcntl.LOCK_NB)
+    except OSError as error:
+        return how == "LOCK_SH" and not isinstance(error, BlockingIOError)
+    return True

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
 from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.threads import owned
-from hybrid_llm.router.caching.flights import Flight, Flights, Overlap
-from hybrid_llm.router.caching.wakeups import Wakeup
+from hybrid_llm.router.caching.flights import Flight, Flights, Overlap, Wakeup
 from hybrid_llm.router.execution.answer import Run
 
 _MOST_LEADERS: Final = 2
@@ -21,32 +20,22 @@ _MOST_LEADERS: Final = 2
 class SharedRun:
     """The chunks of one request, its own or those of an identical one in flight.
 
-    Args:
-        flights: The answers in progress.
-        key: What distinguishes the request from others: two with one key get the same answer.
-        attempts: How the answer is generated.
-        metadata: The metadata of the request, with its deadline.
-        wakeup: Makes what its caller waits with; None where it may not wait.
-        again: Looks into the cache once more, if an answer was completed since.
-        joined: Called with the last chunk, and the backend, of an answer for which no backend was called.
+    *wakeup* makes what its caller waits with, or None where that must not wait; *joined* is called with the backend and
+    the last chunk of an answer for which no backend was called.
     """
 
     def __init__(
         self,
         flights: Flights,
-        key: Hashable,
+        flight: Flight,
         attempts: Run,
         metadata: RequestMetadata,
-        *,
         wakeup: Callable[[], Wakeup | None],
-        again: Callable[[], Awaitable[Run | None]],
         joined: Callable[[str, Chunk], None],
     ) -> None:
-        self._flights, self._key, self._metadata = flights, key, metadata
-        self._attempts = attempts
-        self._wakeup, self._again, self._joined = wakeup, again, joined
+        self._flights, self._flight, self._attempts, self._metadata = flights, flight, attempts, metadata
+        self._wakeup, self._joined = wakeup, joined
         self._source: Run = attempts
-        self._flight: Flight | None = None
         self._waiting: Wakeup | None = None
         self._position = 0
         self._left = self._followed = False
@@ -59,7 +48,7 @@ class SharedRun:
     @property
     def cached(self) -> bool:
         """Whether no backend was called for this request."""
-        return self._followed or self._source.cached
+        return self._followed
 
     @property
     def records(self) -> Sequence[AttemptRecord]:
@@ -80,24 +69,21 @@ class SharedRun:
 
     def end(self, then: Callable[[], None]) -> None:
         """The request is over, its answer stored; do *then*."""
-        if (flight := self._flight) is not None:
-            self._flight = None
-            self._flights.leave(self._key, flight, led=flight.source is self)
+        self._flights.leave(self._flight, self)
         then()
 
     async def run(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks. Raises what the attempts raise; errors of other requests are theirs alone."""
-        wakeup, flight = self._wakeup(), Flight()
-        if wakeup is not None:
-            flight = self._flight = self._flights.join(self._key)
-            for _ in range(_MOST_LEADERS):
-                if flight.take_lead(self):
-                    break
-                async with aclosing(owned(self._follow(flight, wakeup))) as chunks:
-                    async for chunk in chunks:
-                        yield chunk
-                if self._followed:
-                    return
+        wakeup, flight = self._wakeup(), self._flight
+        for _ in range(_MOST_LEADERS if wakeup is not None else 0):
+            if flight.take_lead(self):
+                break
+            assert wakeup is not None
+            async with aclosing(owned(self._follow(flight, wakeup))) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+            if self._followed:
+                return
         async with aclosing(owned(self._generate(flight))) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -109,13 +95,13 @@ class SharedRun:
         try:
             while True:
                 wakeup.clear()
-                is_free = flight.is_free()  # before the chunks are read: what is published last is not missed
+                patience = flight.patience_s()  # before the chunks are read: what is published last is not missed
                 while (chunk := flight.chunk(self._position)) is not None:
                     self._take(flight, chunk)
                     yield chunk
-                if is_free or self._followed:
+                if patience == 0.0 or self._followed:
                     return
-                await self._wait(flight, wakeup)
+                await self._wait(wakeup, patience)
         finally:
             flight.detach(wakeup)
             self._waiting = None
@@ -128,13 +114,13 @@ class SharedRun:
             self._followed = True
             self._joined(self.answering, chunk)
 
-    async def _wait(self, flight: Flight, wakeup: Wakeup) -> None:
-        """Wait for a change, until the deadline of this request.
+    async def _wait(self, wakeup: Wakeup, patience: float | None) -> None:
+        """Wait for a change, at most for *patience* seconds, until the deadline of this request.
 
         Raises:
             DeadlineExceeded: it is over.
         """
-        remaining, patience = self._metadata.remaining(), flight.patience_s
+        remaining = self._metadata.remaining()
         if remaining <= 0.0:
             raise self._metadata.late(self.answering, phase="waiting for an identical request")
         await wakeup.wait(remaining if patience is None else min(remaining, patience))
@@ -150,8 +136,8 @@ class SharedRun:
                 flight.pause(self)
                 yield chunk
             flight.resume(self)
-            self._source = (await self._again() if not given else None) or self._attempts
-            async with aclosing(owned(self._source.run())) as chunks:
+            self._source = self._attempts
+            async with aclosing(owned(self._attempts.run())) as chunks:
                 async for each in chunks:
                     if (new := overlap.rest(each, self.answering)) is not None:
                         flight.publish(self, new)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from hybrid_llm.core import fields
 from hybrid_llm.core.fields import SECONDS, Key, Quantity, Table, table
@@ -20,13 +20,6 @@ _DAY_S: Final = 86_400.0
 _AGE: Final = Quantity("a duration such as 7d", {**SECONDS, "d": _DAY_S})
 _MANY: Final = 10**9
 """Entries of a cache whose limit is its size."""
-
-
-class CacheSpec(Protocol):
-    """What a file says of its cache."""
-
-    def open(self) -> AnswerCache:
-        """Make the cache; ConfigError where that would not be safe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +73,8 @@ class DiskCacheSpec:
         return DiskCache(self.file, key_file=self.key, size=int(self.size), max_age_s=self.max_age_s)
 
 
-_KINDS: Final[Mapping[str, type[MemoryCacheSpec | DiskCacheSpec]]] = {"memory": MemoryCacheSpec, "disk": DiskCacheSpec}
+CacheSpec = MemoryCacheSpec | DiskCacheSpec
+_KINDS: Final[Mapping[str, type[CacheSpec]]] = {"memory": MemoryCacheSpec, "disk": DiskCacheSpec}
 
 
 def _table(kind: str) -> Table:

@@ -214,20 +214,17 @@ def _of_cache(status: ClientStatus) -> Iterator[Metric]:
     """What the cache of answers was asked and has saved; nothing without one."""
     from prometheus_client.core import CounterMetricFamily
 
-    def count(name: str, text: str, label: str, samples: Mapping[str, float]) -> Metric:
-        family = CounterMetricFamily(f"hybrid_llm_cache_{name}", text, labels=(label,) if label else ())
-        for value, number in samples.items():
-            family.add_metric((value,) if label else (), number)
-        return family
-
     if (saved := status.cache) is None:
         return
     outcomes = {"hit": saved.hits, "joined": saved.joined, "miss": saved.misses - saved.joined}
-    yield count("requests", "Requests that may be cached; joined: got an identical one's answer.", "outcome", outcomes)
     tokens = {"input": saved.prompt_tokens, "output": saved.completion_tokens}
-    yield count("saved_tokens", "Tokens that no backend read or wrote again.", "gen_ai_token_type", tokens)
-    yield count(
-        "saved_seconds", "Time that backends took for the answers that were replayed.", "", {"": saved.ms / 1e3}
-    )
-    spend = {status.currency: saved.spend / UNIT}
-    yield count("saved_spend", "What the tokens would have cost.", "currency", spend)
+    for name, text, label, samples in (
+        ("requests", "Requests that may be cached; joined: got an identical one's answer.", "outcome", outcomes),
+        ("saved_tokens", "Tokens that no backend read or wrote again.", "gen_ai_token_type", tokens),
+        ("saved_seconds", "Time that backends took for replayed answers.", "", {"": saved.ms / 1e3}),
+        ("saved_spend", "What the tokens would have cost.", "currency", {status.currency: saved.spend / UNIT}),
+    ):
+        family = CounterMetricFamily(f"hybrid_llm_cache_{name}", text, labels=[label] if label else [])
+        for value, number in samples.items():
+            family.add_metric([value] if label else [], number)
+        yield family

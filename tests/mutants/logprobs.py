@@ -9,7 +9,7 @@ _VISIBLE = "hybrid_llm.backends.calls.visible"
 _TOKENS = "hybrid_llm.router.privacy.restored_tokens"
 _PIPELINE = "hybrid_llm.router.pipeline"
 _CACHE = "hybrid_llm.router.caching.guarded"
-_NAMES = "hybrid_llm.router.caching.names"
+_NAMES = "hybrid_llm.router.caching.answers"
 
 MUTANTS = (
     Mutant(

@@ -15,7 +15,7 @@ _REQUEST = "hybrid_llm.core.request"
 _TRACEBACKS = "hybrid_llm.core.tracebacks"
 _HOOKS = "hybrid_llm.router.observability.hooks"
 _CACHE = "hybrid_llm.router.caching.guarded"
-_NAMES = "hybrid_llm.router.caching.names"
+_NAMES = "hybrid_llm.router.caching.answers"
 _MEMORY = "hybrid_llm.router.caching.memory"
 _PIPELINE = "hybrid_llm.router.pipeline"
 _RESTORE = "hybrid_llm.router.privacy.restore"
@@ -191,7 +191,7 @@ MUTANTS = (
     Mutant(
         "a cached answer never expires",
         f"{_MEMORY}:MemoryCache.get",
-        never("self._clock() - entry.stored >= self._ttl_s"),
+        never("self._clock() - stored >= self._ttl_s"),
     ),
     Mutant(
         "a cache has no limit",

@@ -107,7 +107,7 @@ def test_what_hits_save_is_in_the_metrics():
 
 def test_a_memory_cache_is_bounded_by_its_bytes():
     backend = FakeBackend("edge", Location.EDGE, ["x" * 1000])
-    with client(backend, MemoryCache(max_bytes=12_000)) as llm:
+    with client(backend, MemoryCache(max_bytes=3500)) as llm:
         for text in "abcabc":
             llm.generate(text)
         assert len(backend.requests) == 6, "two of them fit"
@@ -116,5 +116,5 @@ def test_a_memory_cache_is_bounded_by_its_bytes():
     with pytest.raises(ConfigError):
         MemoryCache(max_bytes=0)
     backend = FakeBackend("edge", Location.EDGE, ["x" * 9000])
-    with client(backend, MemoryCache(max_bytes=12_000)) as llm:
+    with client(backend, MemoryCache(max_bytes=8000)) as llm:
         assert [llm.generate("a").cached for _ in range(2)] == [False, False]

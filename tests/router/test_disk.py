@@ -30,8 +30,7 @@ from hybrid_llm.core.logprobs import Alternative, TokenLogprob
 from hybrid_llm.core.request import Location, Message, Request, Sampling
 from hybrid_llm.core.savings import Savings
 from hybrid_llm.policies import parse_policy
-from hybrid_llm.router.caching.answers import CachedAnswer
-from hybrid_llm.router.caching.codec import decoded, encoded
+from hybrid_llm.router.caching.answers import CachedAnswer, decoded, encoded
 from hybrid_llm.router.caching.database import files_of
 from hybrid_llm.router.caching.disk import DiskCache
 from hybrid_llm.router.privacy import PrivacyGuard
