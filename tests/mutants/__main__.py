@@ -22,6 +22,7 @@ from itertools import repeat
 from pathlib import Path
 
 from tests.mutants import (
+    caching,
     clouds,
     credentials,
     detectors,
@@ -77,6 +78,7 @@ SUITES = (
         _tests("router", "guard", "forms", "request_metadata", "privacy", "structured", "doubt", "leaks"),
     ),
     Suite("leaks", leaks.MUTANTS, _tests("router", "leak_kinds", "leaks")),
+    Suite("caching", caching.MUTANTS, _tests("router", "disk", "flights", "cache_config")),
     Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
     Suite(
         "clouds",

@@ -103,7 +103,7 @@ MUTANTS = (
     Mutant(
         "a cached answer is not judged",
         f"{_PIPELINE}.answer",
-        swap("self._screened(cached, routed, aside)", "cached"),
+        swap("self._screened(found, routed, aside)", "found"),
     ),
     Mutant("a refused request has no event", f"{_PIPELINE}._judge", drop("self._ended(routed, error)")),
     Mutant("a word may be part of another", f"{_G}.denylist:_is_whole", returns("True")),
