@@ -68,7 +68,7 @@ def thread_wakeup() -> Wakeup | None:
 class Flight:
     """The chunks of one answer in progress. Thread-safe."""
 
-    def __init__(self, key: Hashable = None) -> None:
+    def __init__(self, key: Hashable) -> None:
         self.key: Final = key
         self.users = 0
         """Requests that lead or follow; `Flights` counts them."""
