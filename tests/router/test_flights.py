@@ -37,6 +37,7 @@ tags:
   phi:      {allow: [edge]}
   other:    {allow: [edge]}
   fleeting: {allow: [edge], cache: []}
+objectives: {deadline: 8s}
 rules:
   - prefer: [edge]
     because: there is no other
