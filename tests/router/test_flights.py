@@ -62,6 +62,8 @@ class Gated(FakeBackend):
         return len(self.requests) - 1
 
     def _passes(self, call: int, timeout: float = 0.0) -> bool:
+        if self.requests[call].remaining() <= 0.0:
+            raise self.requests[call].late("edge")
         if call in self.broken:
             raise BackendUnavailable("broken", backend="edge")
         return self.permits.acquire(timeout=timeout) if timeout else self.permits.acquire(blocking=False)
