@@ -93,14 +93,11 @@ def run(code: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
-        ({}, "balanced"),
         ({"HYBRID_LLM_POLICY": "offline-first"}, "offline-first"),
         ({"HYBRID_LLM_POLICY": "mine.yaml"}, "mine"),
-        ({"HYBRID_LLM_CONFIG": "conf/hybrid.yaml"}, "latency-first"),
         ({"HYBRID_LLM_CONFIG": "conf/hybrid.yaml", "HYBRID_LLM_POLICY": "mine.yaml"}, "mine"),
         ({"HYBRID_LLM_CONFIG": "absent.yaml"}, "HYBRID_LLM_CONFIG names absent.yaml, which does not exist"),
         ({"HYBRID_LLM_POLICY": "balancd"}, "HYBRID_LLM_POLICY: `balancd` is no file and no built-in policy"),
-        ({"HYBRID_LLM_DEBUG_TRACEBACKS": "on"}, "HYBRID_LLM_DEBUG_TRACEBACKS: 'on' is not"),
     ],
 )
 def test_the_module_level_functions_use_the_file_and_the_policy_that_the_environment_names(tmp_path, environ, expected):
