@@ -147,7 +147,8 @@ def ordinary_texts(data: Path) -> Iterator[tuple[str, str]]:
     for name in TEXTS:
         if (path := data / "text" / f"{name}.zip").exists():
             yield name, read_text(path, 4 << 20)
-    yield "this documentation", "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
+    pages = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "guardrails.md")  # it has examples
+    yield "this documentation", "\n".join(page.read_text("utf-8") for page in pages)
     yield "Python's library", program_text(4 << 20)
 
 
