@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from hybrid_llm.gateway.asked import Asked, Json
 from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
 from hybrid_llm.gateway.console import console_routes
@@ -56,6 +57,7 @@ def app_of(gateway: Gateway, metrics: PrometheusMetrics | None = None) -> Starle
 
     plain: dict[str, Operator] = {
         "count_tokens": _count_tokens,
+        "input_tokens": _count_input,
         "response": _kept_response,
         "delete_response": _delete_response,
         "models": _models,
@@ -119,11 +121,23 @@ def _guarded(gateway: Gateway, endpoint: Operator, *, anthropic: bool = False) -
 
 
 async def _count_tokens(gateway: Gateway, request: Request) -> Response:
+    asked = Messages().read_prompt(await _body(gateway, request))
+    return JSONResponse({"input_tokens": await _counted(gateway, asked)})
+
+
+async def _count_input(gateway: Gateway, request: Request) -> Response:
+    asked = gateway.kept.follow(Responses().read(await _body(gateway, request)), request.state.client.tenant)
+    return JSONResponse({"object": "response.input_tokens", "input_tokens": await _counted(gateway, asked)})
+
+
+async def _body(gateway: Gateway, request: Request) -> Json:
     limits = gateway.config
-    body = await read_json(request.headers, request.receive, limits.body_bytes, limits.read_timeout_s)
-    asked = Messages().read_prompt(body)
+    return await read_json(request.headers, request.receive, limits.body_bytes, limits.read_timeout_s)
+
+
+async def _counted(gateway: Gateway, asked: Asked) -> int:
     options = {"tools": asked.options["tools"], "output_schema": asked.options["output_schema"]}
-    return JSONResponse({"input_tokens": await gateway.client.acount_tokens(asked.prompt, **options)})
+    return await gateway.client.acount_tokens([*asked.instructions, *asked.prompt], **options)
 
 
 async def _kept_response(gateway: Gateway, request: Request) -> Response:

@@ -94,6 +94,11 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "responses": Operation(
         "POST", RESPONSES.path, "Answer items: OpenAI's Responses.", _RESPONSE, RESPONSES, streams=True
     ),
+    "input_tokens": Operation(
+        *("POST", "/v1/responses/input_tokens", "Count the tokens of items: OpenAI's Responses."),
+        record({"object": {"const": "response.input_tokens"}, "input_tokens": _COUNT}),
+        RESPONSES,
+    ),
     "response": Operation("GET", "/v1/responses/{id}", "An answer that is kept, as it was sent.", _RESPONSE),
     "delete_response": Operation(
         "DELETE", "/v1/responses/{id}", "Drop an answer that is kept.", _tagged("response", {"deleted": FLAG})

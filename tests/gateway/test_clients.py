@@ -194,6 +194,13 @@ class TestResponses:
         with pytest.raises(openai.NotFoundError):
             client.responses.create(model="auto", input="x", previous_response_id=first.id)
 
+    def test_tokens_are_counted_as_an_answer_counts_them(self, client: openai.OpenAI) -> None:
+        first = client.responses.create(model="auto", input=REVIEW, instructions="Be brief.", max_output_tokens=4)
+        counted = client.responses.input_tokens.count(model="auto", input=REVIEW, instructions="Be brief.")
+        assert counted.input_tokens == first.usage.input_tokens
+        more = client.responses.input_tokens.count(model="auto", input="And now?", previous_response_id=first.id)
+        assert more.input_tokens > client.responses.input_tokens.count(model="auto", input=REVIEW).input_tokens
+
     def test_what_is_not_stored_cannot_be_followed(self, client: openai.OpenAI) -> None:
         reply = client.responses.create(model="auto", input=REVIEW, max_output_tokens=4, store=False)
         with pytest.raises(openai.NotFoundError):

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import hypothesis.strategies as st
+import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -26,6 +27,10 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.request import Location
 from hybrid_llm.gateway import GatewayConfig, gateway_app
 from hybrid_llm.gateway.config import open_keys
+from hybrid_llm.gateway.tables.chat import CHAT as CHAT_TABLE
+from hybrid_llm.gateway.tables.completions import COMPLETIONS
+from hybrid_llm.gateway.tables.messages import MESSAGES
+from hybrid_llm.gateway.tables.responses import RESPONSES
 from hybrid_llm.policies import parse_policy
 from tests.fakes import FakeBackend
 from tests.gateway.conftest import POLICY, Serve, fakes, served
@@ -377,6 +382,19 @@ def test_what_is_not_followed_is_a_warning_in_a_header_and_in_the_details(serve:
     assert reply.headers["x-hybrid-warnings"] == "tools[0]: no backend has the tool web_search"
     assert reply.document["hybrid"]["request_warnings"] == ["tools[0]: no backend has the tool web_search"]
     assert "x-hybrid-warnings" not in send(url, "/v1/responses", PATHS["/v1/responses"]).headers
+
+
+def test_the_document_has_the_routes_that_there_are(serve: Serve) -> None:
+    url = serve(*fakes())
+    document = send(url, "/openapi.json", method="GET").document
+    assert "/metrics" not in document["paths"]
+    for path, methods in document["paths"].items():
+        for method in methods:
+            reply = send(url, path.replace("{id}", "none"), {}, method=method.upper())
+            known = reply.document.get("error", {}).get("code") not in ("unknown_url", "method_not_allowed")
+            assert known, (method, path)
+    for table in (CHAT_TABLE, COMPLETIONS, MESSAGES, RESPONSES):
+        jsonschema.Draft202012Validator.check_schema(table.schema())
 
 
 def test_what_is_there_no_route_for(serve: Serve) -> None:
