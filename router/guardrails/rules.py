@@ -52,7 +52,7 @@ class GuardrailRule:
         name, verdict = self.guardrail.name, None
         try:
             verdict = self._verdict(text, direction, metadata)
-            fault = "" if isinstance(verdict, Verdict) else f"returning {type(verdict).__name__}"
+            fault = "" if isinstance(verdict, Verdict) else f"a {type(verdict).__name__} for a verdict"
         except DeadlineExceeded:
             raise
         except BaseException as error:

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -427,3 +428,11 @@ def test_sync_and_async_release_the_same():
             with client(edge(script), guardrails=[FakeGuardrail(quick=quick)]) as llm:
                 got, refusal = released(llm.stream("hi"))
                 assert asyncio.run(collected(llm)) == (got, refusal is not None)
+
+
+@pytest.mark.parametrize(("prompt", "answer"), [("the forbidden prompt", "ok"), ("hi", "the forbidden answer")])
+def test_a_refusal_keeps_no_text_in_the_frames_of_its_traceback(prompt, answer):
+    with client(edge([answer]), guardrails=[FakeGuardrail()]) as llm, pytest.raises(ContentRefused) as refused:
+        llm.generate(prompt)
+    frames = [frame for frame, _ in traceback.walk_tb(refused.value.__traceback__)][1:]
+    assert [frame.f_code.co_name for frame in frames if "forbidden" in repr(frame.f_locals)] == []
