@@ -45,6 +45,7 @@ def clean(monkeypatch):
 
 def test_a_file_s_telemetry_arrives_at_its_collector_when_the_client_closes(tmp_path, clean):
     clean.setenv("KEY_OF_COLLECTOR", "Bearer sesame\n")
+    clean.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     with Collector() as collector:
         headers = {"authorization": {"env": "KEY_OF_COLLECTOR"}, "x-scope-orgid": "one"}
         ask(write(tmp_path, exporter="otlp", endpoint=collector.url, headers=headers, include=["because"]))

@@ -38,6 +38,7 @@ from tests.mutants import (
     router,
     sending,
     tools,
+    traces,
     verify,
 )
 from tests.mutants.mutant import ROOT, Mutant, Unplantable
@@ -110,6 +111,11 @@ SUITES = (
     Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
     Suite("statuses", net.STATUSES, _tests("backends/wire", "status", "net")),
     Suite("tools", tools.MUTANTS, _tests("router", "tools")),
+    Suite(
+        "traces",
+        traces.MUTANTS,
+        (*_tests("router", "otel"), *_tests("core", "telemetry"), *_tests("backends/wire", "telemetry")),
+    ),
     Suite(
         "logprobs",
         logprobs.MUTANTS,

@@ -26,6 +26,7 @@ from hybrid_llm.core.errors import (
     AllBackendsFailed,
     BackendUnavailable,
     ConfigError,
+    ContentRefused,
     HybridLLMError,
     InvalidRequest,
     NoEligibleBackend,
@@ -35,6 +36,7 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.telemetry import DETAILS
 from hybrid_llm.core.tracing import CALLER, trace_headers
+from hybrid_llm.guardrails import Denylist
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
@@ -59,7 +61,7 @@ CUT = StreamInterrupted("cut", backend="cloud", received_tokens=1)
 class Traced:
     """A client with the SDK's exporters in memory."""
 
-    def __init__(self, *backends, more: str = "", failures: int = 20, cache=None, **options) -> None:
+    def __init__(self, *backends, more: str = "", failures: int = 20, cache=None, guardrails=(), **options) -> None:
         self.exporter, self.reader = InMemorySpanExporter(), InMemoryMetricReader()
         self.tracers = TracerProvider()
         self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
@@ -68,7 +70,7 @@ class Traced:
         policy = parse_policy(
             POLICY.format(more=more, failures=failures), backends={b.name: b.location for b in backends}
         )
-        self.llm = HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[hook], cache=cache)
+        self.llm = HybridLLM(backends, policy, sensors=FixedSensors(), hooks=[hook], cache=cache, guardrails=guardrails)
 
     def __enter__(self):
         return self
@@ -135,6 +137,8 @@ def test_a_request_is_one_span_with_its_steps_and_its_call_below_it():
         assert {key: root.attributes[key] for key in expected} == expected
         assert 0 < root.attributes["gen_ai.response.time_to_first_chunk"] < 5
         assert traced.named("decide").attributes["hybrid_llm.order"] == ("cloud", "edge")
+        outcomes = [traced.named(name).attributes["hybrid_llm.outcome"] for name in ("attempt cloud", "call cloud")]
+        assert outcomes == ["ok", "ok"]
 
 
 def test_spans_follow_each_other_in_time_and_lie_within_the_request():
@@ -283,6 +287,17 @@ def test_what_is_refused_before_any_call_is_a_span_with_the_class_of_the_error()
         assert traced.children(traced.named("chat")) == ["guard", "decide"]
 
 
+def test_a_request_that_a_guardrail_refuses_is_one_span_that_ends_once(caplog):
+    with Traced(edge(), guardrails=[Denylist(["Zw3f"])]) as traced:
+        with pytest.raises(ContentRefused):
+            traced.llm.generate("tell me of Zw3f")
+        root = traced.named("chat fake")
+        assert root.attributes["error.type"] == "ContentRefused"
+        assert traced.children(root) == ["guard", "decide"]
+        assert len(traced.spans) == 3
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
 def test_a_request_that_fails_everywhere_has_its_error_on_the_span_and_in_the_metrics():
     with Traced(edge([GONE]), cloud([GONE])) as traced:
         with pytest.raises(AllBackendsFailed):
@@ -291,8 +306,11 @@ def test_a_request_that_fails_everywhere_has_its_error_on_the_span_and_in_the_me
         assert root.attributes["error.type"] == "AllBackendsFailed"
         assert root.attributes["gen_ai.response.finish_reasons"] == ("error",)
         assert "gen_ai.usage.output_tokens" not in root.attributes
-        (point,) = traced.metrics()["gen_ai.client.inference.duration"]
+        metrics = traced.metrics()
+        (point,) = metrics["gen_ai.client.inference.duration"]
         assert point.attributes["error.type"] == "AllBackendsFailed"
+        (read,) = metrics["gen_ai.client.inference.usage.input_tokens"]
+        assert (read.value, read.attributes["gen_ai.token.modality"]) == (0, "unknown")
 
 
 def test_a_stream_that_its_reader_leaves_is_cancelled_and_no_error():
