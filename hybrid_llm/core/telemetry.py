@@ -156,8 +156,8 @@ class TelemetrySpec(Checked):
         except ValueError as error:
             raise ConfigError(f"telemetry: {error}") from None
         if parts.scheme == "http" and not (self.insecure or _is_local(parts.hostname or "")):
-            remedy = "use https, or `insecure: true` where the network itself is encrypted"
-            raise ConfigError(f"telemetry: {endpoint} is reported to in the clear; {remedy}")
+            remedy = "use https, or `insecure: true` (`serve --otlp-insecure`) where the network itself is encrypted"
+            raise ConfigError(f"telemetry: {endpoint} would get reports in the clear; {remedy}")
         return endpoint
 
 

@@ -28,7 +28,10 @@ def test_a_node_serves_answers_refuses_a_taken_port_and_ends_with_0(start, cli, 
     ready = tmp_path / "port"
     options = ("--model", MODEL, "--tls", tls, "--slots", 2)
     warnings = {"PYTHONWARNINGS": "error"}  # of the server and of the engine's process
-    process = start("serve", *options, "--listen", "127.0.0.1:0", "--ready-file", ready, environment=warnings)
+    reporting = ("--telemetry", "console")
+    process = start(
+        "serve", *options, *reporting, "--listen", "127.0.0.1:0", "--ready-file", ready, environment=warnings
+    )
     port = wait_for(ready, process)
     about = "hybrid-demo-node (packed, cpu, bfloat16, 2 slots of 2,048 tokens)"
     assert process.stdout.readline().decode() == f"ready on 127.0.0.1:{port}: {about}\n"
@@ -47,6 +50,7 @@ def test_a_node_serves_answers_refuses_a_taken_port_and_ends_with_0(start, cli, 
     assert not ready.exists()
     log = process.stderr.read()
     assert b"loading the weights" in log
+    assert b'"rpc.method": "hybrid_llm.v1.HybridLLM/Generate"' in log
     assert b"Warning" not in log
     assert not psutil.wait_procs(workers, timeout=10)[1]
 
@@ -82,6 +86,8 @@ def test_ctrl_c_while_the_model_loads_ends_it_and_leaves_no_process(start, tls, 
         ({"--max-streams": "0"}, 2, "0 is not a whole number of at least 1"),
         ({"--chat-template": "vicuna"}, 2, "'vicuna' is none of chatml, gemma, nor a text file"),
         ({"--client-share": "1.5"}, 2, "1.5 is not a number from 0 to 1"),
+        ({"--otlp-endpoint": "http://127.0.0.1:4318"}, 3, "--otlp-endpoint needs --telemetry otlp"),
+        ({"--telemetry": "otlp", "--otlp-endpoint": "http://node.example:4318"}, 3, "--otlp-insecure"),
     ],
 )
 def test_invalid_options_are_reported_before_the_node_serves(cli, tls, change, code, message):
