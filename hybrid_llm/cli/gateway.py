@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hybrid_llm.router.observability.hooks import Hook
     from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
-_REQUIRED: Final = ("starlette", "uvicorn")
+_REQUIRED: Final = ("starlette", "uvicorn", "httptools")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +64,8 @@ def _run(args: argparse.Namespace) -> int:
 
     config = _config(args)
     open_keys(config)  # what is wrong with them is said before a model is loaded
+    if not config.is_local and config.tls is None:
+        note("keys and prompts are in the clear here: set `gateway: {tls: ...}`, or put a proxy with TLS in front")
     metrics = _metrics()
     client = _client(args.config, [] if metrics is None else [metrics])
     with ready_file(args.ready_file) as announce:

@@ -6,15 +6,18 @@ import http.client
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from hybrid_llm.backends.wire import issue, make_authority
 from hybrid_llm.cli.main import main
 
 PROGRAM = (sys.executable, "-m", "hybrid_llm.cli.main", "gateway", "--listen", "127.0.0.1:0")
@@ -91,6 +94,28 @@ def test_a_key_that_it_made_opens_it(tmp_path: Path, capsys: pytest.CaptureFixtu
     with running(tmp_path, "--keys", str(keys)) as (_, port):
         assert get(port, "GET", "/v1/models")[0] == 401
         assert get(port, "GET", "/v1/models", authorization=f"Bearer {secret}")[0] == 200
+
+
+def test_the_file_sets_what_the_command_line_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The address of the command line comes first; keys and certificate are those of the file."""
+    keys, config = tmp_path / "keys.json", tmp_path / "hybrid.yaml"
+    main(["gateway", "--keys", str(keys), "--new-key", "acme"])
+    make_authority(tmp_path)
+    issue(tmp_path, "site", kind="node", hosts=["127.0.0.1"])
+    secret = capsys.readouterr().out.strip()
+    tls = "{cert: site.pem, key: site.key}"
+    config.write_text(f"{CONFIG}gateway: {{listen: '127.0.0.1:1', keys: keys.json, tls: {tls}}}\n", encoding="utf-8")
+    words = [*PROGRAM, "--config", str(config), "--ready-file", str(tmp_path / "port")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().removeprefix("ready on ").strip()
+            context = ssl.create_default_context(cafile=tmp_path / "ca.pem")
+            asked = urllib.request.Request(f"{url}/models", headers={"authorization": f"Bearer {secret}"})
+            assert url.startswith("https://127.0.0.1:")
+            assert json.load(urllib.request.urlopen(asked, context=context))["object"] == "list"
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
