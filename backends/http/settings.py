@@ -205,6 +205,8 @@ class HttpSettings:
             )
         if self.is_readable and not self.insecure:
             remedy = "use https, or `insecure: true` where the network itself is encrypted"
+            if self.host == "localhost":
+                remedy = "write 127.0.0.1 in place of localhost, a name that may lead elsewhere"
             raise ConfigError(f"{self.name}: {self.base_url} sends prompts in the clear to another machine; {remedy}")
         if self.proxy is not None and (self.location is Location.EDGE or self.socket is not None):
             raise ConfigError(f"{self.name}: a server on this device is reached without a proxy; leave `proxy` out")

@@ -23,6 +23,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: set[asyncio.Task[None]] = set()
         self._closed = False
         self._lock = threading.Lock()
 
@@ -34,12 +35,12 @@ class LoopThread:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
                 try:
-                    started(_run, loop, name="hybrid-llm-loop")
+                    started(_run, loop, self._running, name="hybrid-llm-loop")
                 except RuntimeError:
                     loop.close()
                     raise BackendUnavailable("this process can start no further thread", backend="") from None
                 self._loop = loop
-            self._loop.call_soon_threadsafe(work.begin, self._loop)
+            self._loop.call_soon_threadsafe(work.begin, self._loop, self._running)
             return self._loop
 
     def iterate(self, make: Callable[[], AsyncIterator[T]]) -> Generator[T, None, None]:
@@ -113,11 +114,12 @@ class LoopThread:
             loop.call_soon_threadsafe(loop.stop)
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run(loop: asyncio.AbstractEventLoop, running: set[asyncio.Task[None]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
-        loop.run_until_complete(_end_all())
+        loop.run_until_complete(_end(running))
+        loop.run_until_complete(_end(asyncio.all_tasks(loop)))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
@@ -127,12 +129,16 @@ def _closed() -> BackendUnavailable:
     return BackendUnavailable("the client is closed", backend="", reason="closed")
 
 
-async def _end_all() -> None:
-    """Cancel every task, and wait until each has reported to its caller."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel *tasks*, and wait until each has reported to its caller.
+
+    Those that they have started are theirs to end: one that is cancelled before its first step would leave a coroutine
+    that nobody awaits, and Python says so.
+    """
+    ending = tuple(tasks)
+    for task in ending:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 class _Work(Generic[T]):
@@ -147,9 +153,11 @@ class _Work(Generic[T]):
         self._task: asyncio.Task[None] | None = None
         self.over = threading.Event()
 
-    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start; in the loop."""
+    def begin(self, loop: asyncio.AbstractEventLoop, running: set[asyncio.Task[None]]) -> None:
+        """Start; in the loop. The task is in *running* until it ends."""
         self._task = loop.create_task(self._pump())
+        running.add(self._task)
+        self._task.add_done_callback(running.discard)
         self._task.add_done_callback(self._end)
 
     def cancel(self) -> None:

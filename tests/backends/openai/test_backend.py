@@ -423,6 +423,7 @@ class TestSpec:
         ("fields", "said"),
         [
             ({"base_url": "http://api.example.com/v1"}, "in the clear"),
+            ({"base_url": "http://localhost:11434/v1"}, "write 127.0.0.1 in place of localhost"),
             ({"base_url": "https://api.example.com/v1", "location": "edge"}, "loopback"),
             ({"base_url": "http://localhost:8000/v1", "location": "edge"}, "loopback"),
             ({"base_url": "http://127.0.0.1:1/v1", "location": "edge", "proxy": "http://127.0.0.1:2"}, "proxy"),
