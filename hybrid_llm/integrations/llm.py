@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pydantic import Field, field_validator
-
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.extras import install_hint
-from hybrid_llm.integrations.fields import OptionFields
 
 try:
     import llm
+    from pydantic import Field, field_validator
+
+    from hybrid_llm.integrations.fields import OptionFields
 except ImportError as error:
     raise ImportError(f"this plug-in needs llm: {install_hint('llm')}") from error
 
