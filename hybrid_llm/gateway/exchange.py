@@ -242,7 +242,8 @@ async def ended_by_disconnect(receive: Receive) -> AsyncIterator[None]:
     try:
         yield
         watcher.cancel()
-        await asyncio.sleep(0)  # a cancellation that is on its way arrives here
+        if left:
+            await asyncio.sleep(0)  # the cancellation that is on its way arrives here
     except asyncio.CancelledError:
         if not left or task.uncancel():
             raise

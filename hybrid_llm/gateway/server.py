@@ -52,6 +52,7 @@ class GatewayServer:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 ws="none",
                 backlog=_BACKLOG,
                 limit_concurrency=config.connections,
