@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc as abc
 import typing
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import cache
 from random import Random
 from types import NoneType, UnionType
@@ -99,7 +100,7 @@ def mutated(body: Any, random: Random) -> Any:
     if random.random() < 0.2 and isinstance(holder, dict):
         del holder[key]
     else:
-        holder[key] = random.choice(WRONG)
+        holder[key] = deepcopy(random.choice(WRONG))  # it may be changed in turn
     return body
 
 
