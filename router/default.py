@@ -18,6 +18,7 @@ from hybrid_llm.router.execution.stream import AsyncStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from hybrid_llm.core.decision import Decision
     from hybrid_llm.core.generation import Generation
@@ -79,6 +80,15 @@ def open_default(hooks: Sequence[Hook] = (), *, serve_metrics: bool = True) -> H
     predictions = PredictionStore(state_folder(), identities([config]))
     policy = builtin_policy("balanced", backends={edge.name: edge.location})
     return HybridLLM([edge], policy, predictions=predictions, hooks=hooks)
+
+
+def open_client(config: Path | None, hooks: Sequence[Hook] = (), *, serve_metrics: bool = True) -> HybridLLM:
+    """The client of the file *config*, else of `open_default`; ConfigError if what it names is invalid."""
+    if config is None:
+        return open_default(hooks, serve_metrics=serve_metrics)
+    from hybrid_llm.router.client import HybridLLM
+
+    return HybridLLM.from_config(config, hooks=hooks, serve_metrics=serve_metrics)
 
 
 @scrubbed

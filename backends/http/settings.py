@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,47 +10,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
-from hybrid_llm.core.fields import Choice, File, Flag, Key, Number, Table, Text, Whole, duration, key
-from hybrid_llm.core.hosts import canonical_host
+from hybrid_llm.core.fields import Choice, File, Flag, Number, Text, Whole, duration, key
+from hybrid_llm.core.hosts import canonical_host, is_loopback
 from hybrid_llm.core.request import Location
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """Where the key of a server is found; it is read when the backend is opened, and never shown."""
-
-    env: str | None = key(Text("the name of a variable"), "The environment variable that holds it.", default=None)
-    file: Path | None = key(File(), "The file that holds it.", default=None)
-
-    def read(self) -> str:
-        """The key. Raises ConfigError if it is not there."""
-        if self.env is not None:
-            found, place = os.environ.get(self.env, ""), f"the environment variable {self.env}"
-        else:
-            assert self.file is not None
-            found, place = _text_of(self.file), str(self.file)
-        if not found.strip() or not found.strip().isascii() or not found.strip().isprintable():
-            raise ConfigError(f"api_key: {place} has no key of printable ASCII")
-        return found.strip()
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-_API_KEY: Final = Table(
-    title="api_key",
-    about="Where the key of the server is found.",
-    keys=(
-        Key("env", Text("the name of a variable"), "The environment variable that holds it."),
-        Key("file", File(), "The file that holds it."),
-    ),
-    make=lambda found: ApiKey(**found.values),
-    exactly_one=("env", "file"),
-)
+from hybrid_llm.core.secret import Secret, secret_table
 
 
 def _url(text: str) -> str:
@@ -81,6 +42,7 @@ _PROVIDERS: Final = {
 }
 """Domain -> the well-known value of `gen_ai.provider.name`."""
 
+_KEY: Final = secret_table("api_key", "Where the key of the server is found.")
 KEY_HEADER: Final = Choice({"bearer": "authorization", "api-key": "api-key", "x-api-key": "x-api-key"})
 URL: Final = Text("a URL", r"^https?://", _url)
 """The URL of a server."""
@@ -97,7 +59,7 @@ class HttpSettings:
     name: str
     base_url: str = key(URL, "Its URL.")
     model: str = key(Text("a model's name"), "The model that it is asked for.")
-    api_key: ApiKey | None = key(_API_KEY, _API_KEY.about, default=None, hint="api_key: {env: NAME}")
+    api_key: Secret | None = key(_KEY, _KEY.about, default=None, hint="api_key: {env: NAME}")
     location: Location = key(
         Choice({"edge": Location.EDGE, "cloud": Location.CLOUD}),
         "Where it runs; `edge` only for a server on this device, at a loopback address or a socket.",
@@ -163,18 +125,13 @@ class HttpSettings:
     @property
     def is_local(self) -> bool:
         """Whether the server is at a loopback address, or at a socket of this machine."""
-        if self.socket is not None:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.socket is not None or is_loopback(self.host)
 
     def key_headers(self) -> dict[str, str]:
         """The header that holds the key; none without one. Raises ConfigError if the key is not there."""
         if self.api_key is None:
             return {}
-        name, secret = self.key_header, self.api_key.read()
+        name, secret = self.key_header, self.api_key.read("api_key")
         return {name: f"Bearer {secret}" if name == "authorization" else secret}
 
     @property

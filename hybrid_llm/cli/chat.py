@@ -18,8 +18,7 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.generation import FinishReason, Generation
 from hybrid_llm.core.request import GenerateOptions, Message, Prompt
-from hybrid_llm.router.client import HybridLLM
-from hybrid_llm.router.default import open_default
+from hybrid_llm.router.default import open_client
 
 _PATIENCE_S: Final = 1.0
 """Seconds without a token after which a terminal shows that the answer is being waited for."""
@@ -44,9 +43,7 @@ class Session:
 
     def __init__(self, config: Path | None) -> None:
         """Open the client of *config*, else the one that the environment names, else that of the default model."""
-        self.client = (
-            open_default(serve_metrics=False) if config is None else HybridLLM.from_config(config, serve_metrics=False)
-        )
+        self.client = open_client(config, serve_metrics=False)
         self._runner = asyncio.Runner()
         self._shown: set[str] = set()
 

@@ -9,8 +9,7 @@ import json
 import logging
 import os
 import secrets
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,14 +17,13 @@ from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_verbose, seconds
 from hybrid_llm.cli.ready_file import ready_file
-from hybrid_llm.cli.terminal import Exit, note
+from hybrid_llm.cli.terminal import Exit, log_to_stderr, note
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
 if TYPE_CHECKING:
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.config.gateway import GatewayConfig
-    from hybrid_llm.router.observability.hooks import Hook
     from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
 _REQUIRED: Final = ("starlette", "uvicorn", "httptools")
@@ -56,18 +54,17 @@ def _run(args: argparse.Namespace) -> int:
     missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the gateway needs {', '.join(missing)}: {install_hint('gateway')}")
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("hybrid_llm").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    log_to_stderr(logging.INFO if args.verbose else logging.WARNING)
     from hybrid_llm.gateway.config import open_keys
 
     config = _config(args)
     open_keys(config)  # what is wrong with them is said before a model is loaded
     if not config.is_local and config.tls is None:
         note("keys and prompts are in the clear here: set `gateway: {tls: ...}`, or put a proxy with TLS in front")
+    from hybrid_llm.router.default import open_client
+
     metrics = _metrics()
-    client = _client(args.config, [] if metrics is None else [metrics])
+    client = open_client(args.config, hooks=() if metrics is None else (metrics,))
     with ready_file(args.ready_file) as announce:
         asyncio.run(_serve(client, config, metrics, announce))
     note("stopped")
@@ -89,13 +86,6 @@ def _config(args: argparse.Namespace) -> GatewayConfig:
         "console": False if args.no_console else None,
     }
     return replace(config, **{name: value for name, value in named.items() if value is not None})
-
-
-def _client(config: Path | None, hooks: Sequence[Hook]) -> HybridLLM:
-    from hybrid_llm.router.client import HybridLLM
-    from hybrid_llm.router.default import open_default
-
-    return open_default(hooks) if config is None else HybridLLM.from_config(config, hooks=hooks)
 
 
 def _metrics() -> PrometheusMetrics | None:

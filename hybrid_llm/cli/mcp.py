@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -18,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_config, add_verbose
 from hybrid_llm.cli.ready_file import ready_file
-from hybrid_llm.cli.terminal import Exit, note
+from hybrid_llm.cli.terminal import Exit, log_to_stderr, note
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
-from hybrid_llm.core.hosts import canonical_address
+from hybrid_llm.core.hosts import canonical_address, is_this_machine
 
 if TYPE_CHECKING:
     from hybrid_llm.router.client import HybridLLM
@@ -42,12 +40,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> int:
     if find_spec("mcp") is None:
         raise ConfigError(f"this command needs the package mcp: {install_hint('mcp')}")
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    logging.getLogger("hybrid_llm").setLevel(logging.INFO if args.verbose else logging.WARNING)
+    log_to_stderr(logging.INFO if args.verbose else logging.WARNING)
+    from hybrid_llm.router.default import open_client
+
     if args.http is None:
-        asyncio.run(_serve_stdio(_client(args.config)))
+        asyncio.run(_serve_stdio(open_client(args.config)))
         return Exit.OK
     with ready_file(args.ready_file) as announce:
 
@@ -55,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
             print(f"ready on {url}", flush=True)
             announce(port)
 
-        asyncio.run(serve_http(_client(args.config), args.http, ready))
+        asyncio.run(serve_http(open_client(args.config), args.http, ready))
     note("stopped")
     return Exit.OK
 
@@ -80,13 +77,6 @@ async def _serve_stdio(client: HybridLLM) -> None:
         loop.add_signal_handler(signal.SIGINT, begin_end, Exit.INTERRUPTED)
         loop.add_signal_handler(signal.SIGTERM, begin_end, Exit.OK)
     await serve_stdio(client)
-
-
-def _client(config: Path | None) -> HybridLLM:
-    from hybrid_llm.router.client import HybridLLM
-    from hybrid_llm.router.default import open_default
-
-    return open_default() if config is None else HybridLLM.from_config(config)
 
 
 async def serve_http(client: HybridLLM, address: str, on_ready: Callable[[str, int, Callable[[], None]], None]) -> None:
@@ -118,7 +108,7 @@ def _listener(address: str) -> tuple[socket.socket, str]:
     """A socket that listens there, and the host as a URL has it."""
     try:
         host, port = canonical_address(address, lowest_port=0)
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        local = is_this_machine(host)
     except ValueError:
         local = False
     if not local:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, seconds
 from hybrid_llm.cli.ready_file import ready_file
-from hybrid_llm.cli.terminal import Exit, Progress, note
+from hybrid_llm.cli.terminal import Exit, Progress, log_to_stderr, note
 from hybrid_llm.core.checked import fits
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
@@ -160,18 +159,10 @@ def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int
     if missing:
         raise ConfigError(f"a node needs {', '.join(missing)}: {install_hint('node')}")
     with logged_handshakes(), ready_file(args.ready_file) as announce:
-        _log_to_stderr(args)
+        log_to_stderr(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
         asyncio.run(_serve(_config(args), args.grace, announce, factory))
     note("stopped")
     return Exit.OK
-
-
-def _log_to_stderr(args: argparse.Namespace) -> None:
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr
-    )
-    level = logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO
-    logging.getLogger("hybrid_llm").setLevel(level)
 
 
 def _config(args: argparse.Namespace) -> NodeConfig:

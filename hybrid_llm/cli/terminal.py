@@ -148,6 +148,13 @@ def shown_log(*, verbose: bool) -> Iterator[None]:
         logger.level, logger.propagate = before
 
 
+def log_to_stderr(level: int) -> None:
+    """Log what the library does from *level* on, and warnings of anything else, to standard error: for servers."""
+    form = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
+    logging.getLogger("hybrid_llm").setLevel(level)
+
+
 def record(value: object) -> dict[str, object]:
     """The fields of a record, one level deep."""
     if not is_dataclass(value):

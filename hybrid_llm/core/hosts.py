@@ -107,3 +107,14 @@ def _name(host: str) -> str:
     if _NUMERIC.fullmatch(labels[-1]):
         raise ValueError(f"`{host}` ends in a number and is no IPv4 address, which is four numbers from 0 to 255")
     return name
+
+
+def is_loopback(host: str) -> bool:
+    """Whether *host* is an address that never leaves this machine; a name, even `localhost`, may lead elsewhere."""
+    address = as_address(host)
+    return address is not None and address.is_loopback
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether *host* is a loopback address, or `localhost`."""
+    return host == "localhost" or is_loopback(host)

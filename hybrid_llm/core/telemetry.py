@@ -6,13 +6,11 @@ as `OTEL_EXPORTER_OTLP_ENDPOINT`; without any, the collector is that of this mac
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from urllib.parse import urlsplit
@@ -20,8 +18,9 @@ from urllib.parse import urlsplit
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
-from hybrid_llm.core.fields import Choice, File, Flag, Key, ListOf, MapOf, Table, Text, key, one_of, percentage
-from hybrid_llm.core.hosts import canonical_host
+from hybrid_llm.core.fields import Choice, Flag, ListOf, MapOf, Text, key, one_of, percentage
+from hybrid_llm.core.hosts import canonical_host, is_this_machine
+from hybrid_llm.core.secret import Secret, secret_table
 from hybrid_llm.core.threads import in_thread_or_here
 
 if TYPE_CHECKING:
@@ -40,41 +39,6 @@ CLOSE_S: Final = 3.0
 """For so long closing waits until what is left has been exported, seconds."""
 _LOCAL: Final = "http://localhost:4318"
 _PATHS: Final[Mapping[str, str]] = {"TRACES": "v1/traces", "METRICS": "v1/metrics"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Secret:
-    """Where the value of a header is found: an environment variable, or a file."""
-
-    env: str | None = None
-    file: Path | None = None
-
-    def read(self) -> str:
-        """The value. Raises ConfigError if there is none."""
-        found = os.environ.get(self.env, "") if self.env is not None else _text_of(self.file)
-        if found.strip().isprintable() and found.strip().isascii() and found.strip():
-            return found.strip()
-        where = f"the environment variable {self.env}" if self.env is not None else str(self.file)
-        raise ConfigError(f"telemetry.headers: {where} has no value of printable ASCII")
-
-
-def _text_of(path: Path | None) -> str:
-    try:
-        return path.read_text(encoding="utf-8") if path is not None else ""
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-_SECRET: Final = Table(
-    title="the value of a header",
-    about="Where the value is found.",
-    keys=(
-        Key("env", Text("the name of a variable"), "The environment variable that holds it."),
-        Key("file", File(), "The file that holds it."),
-    ),
-    make=lambda found: Secret(**found.values),
-    exactly_one=("env", "file"),
-)
 
 
 def _url(text: str) -> str:
@@ -101,7 +65,7 @@ class TelemetrySpec(Checked):
         examples=("http://127.0.0.1:4318",),
     )
     headers: Mapping[str, str | Secret] = key(
-        MapOf(one_of(Text("a text"), _SECRET)),
+        MapOf(one_of(Text("a text"), secret_table("the value of a header", "Where the value is found."))),
         "Headers of each export; a secret as `{env: NAME}` or `{file: PATH}`.",
         default=MappingProxyType({}),
     )
@@ -134,7 +98,10 @@ class TelemetrySpec(Checked):
         if self.exporter == "console":
             return _to_console(_resource(service), self._sampler())
         endpoints = {signal: self._checked(self._endpoint_of(signal)) for signal in _PATHS}
-        headers = {name: value if isinstance(value, str) else value.read() for name, value in self.headers.items()}
+        headers = {
+            name: value if isinstance(value, str) else value.read("telemetry.headers")
+            for name, value in self.headers.items()
+        }
         return _to_collector(_resource(service), self._sampler(), endpoints, headers)
 
     def _sampler(self) -> Sampler | None:
@@ -155,7 +122,7 @@ class TelemetrySpec(Checked):
             parts = urlsplit(_url(endpoint))
         except ValueError as error:
             raise ConfigError(f"telemetry: {error}") from None
-        if parts.scheme == "http" and not (self.insecure or _is_local(parts.hostname or "")):
+        if parts.scheme == "http" and not (self.insecure or is_this_machine(parts.hostname or "")):
             remedy = "use https, or `insecure: true` (`serve --otlp-insecure`) where the network itself is encrypted"
             raise ConfigError(f"telemetry: {endpoint} would get reports in the clear; {remedy}")
         return endpoint
@@ -185,13 +152,6 @@ class Telemetry:
         self._closed = True
         providers: tuple[Any, ...] = (self.tracer_provider, self.meter_provider)
         wait([in_thread_or_here("hybrid-llm-telemetry", each.shutdown) for each in providers], CLOSE_S)
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _resource(service: str) -> Resource:

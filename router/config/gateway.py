@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import ADDRESS, HOST, Choice, File, Flag, ListOf, Whole, duration, key, table
-from hybrid_llm.core.hosts import canonical_address
+from hybrid_llm.core.hosts import canonical_address, is_this_machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +74,4 @@ class GatewayConfig(Checked):
     @property
     def is_local(self) -> bool:
         """Whether only programs of this machine reach it."""
-        try:
-            return ipaddress.ip_address(self.address[0]).is_loopback
-        except ValueError:
-            return self.address[0] == "localhost"
+        return is_this_machine(self.address[0])

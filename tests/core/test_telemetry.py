@@ -15,7 +15,8 @@ import yaml
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
-from hybrid_llm.core.telemetry import CLOSE_S, Secret, TelemetrySpec
+from hybrid_llm.core.secret import Secret
+from hybrid_llm.core.telemetry import CLOSE_S, TelemetrySpec
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import parse_config
 from tests.otlp import Collector, values_of

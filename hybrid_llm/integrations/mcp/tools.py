@@ -25,13 +25,13 @@ import mcp_types as types
 from mcp import StdioServerParameters
 
 from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest
+from hybrid_llm.core.hosts import is_this_machine
 from hybrid_llm.core.threads import awaited, close_aside, require_asyncio
 from hybrid_llm.core.tools import Tool
 from hybrid_llm.integrations.mcp.connection import Connection, http_transport
 
 _NAME_LENGTH: Final = 64
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _START_S: Final = 30.0
 
 
@@ -152,7 +152,7 @@ def _checked_host(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError("McpTools.connect: the url is no URL of a server, such as https://tools.example/mcp")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+    if parts.scheme == "http" and not is_this_machine(parts.hostname):
         raise ConfigError(f"McpTools.connect: plain HTTP to {parts.hostname} can be read on the way: use https")
     return parts.hostname
 

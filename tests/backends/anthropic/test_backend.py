@@ -25,11 +25,11 @@ from hybrid_llm.backends.http.api import Reply
 from hybrid_llm.backends.http.backend import HttpBackend
 from hybrid_llm.backends.http.events import EventReader
 from hybrid_llm.backends.http.failures import STATUS_OF, retry_after
-from hybrid_llm.backends.http.settings import ApiKey
 from hybrid_llm.core import errors
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.generation import AnswerParts, Chunk, Timings
 from hybrid_llm.core.request import Location, Message, Sampling
+from hybrid_llm.core.secret import Secret
 from hybrid_llm.core.tools import Tool, ToolCall
 from hybrid_llm.policies import builtin_policy, parse_policy
 from tests.backends.http.server import CUT, HANG, Scripted, failed, head, scripted
@@ -401,7 +401,7 @@ class TestWhatIsSent:
         monkeypatch.setenv("A_KEY", "sk-secret")
         for key_header, name in (("x-api-key", "x-api-key"), ("authorization", "authorization")):
             with scripted([head(), events(*WHOLE)]) as server:
-                answer(server, api_key=ApiKey(env="A_KEY"), key_header=key_header)
+                answer(server, api_key=Secret(env="A_KEY"), key_header=key_header)
                 assert server.headers[0][name].endswith("sk-secret")
                 assert server.headers[0]["anthropic-version"] == "2023-06-01"
 

@@ -21,7 +21,6 @@ from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.http.backend import HttpBackend
 from hybrid_llm.backends.http.events import EventReader, EventTooLarge
 from hybrid_llm.backends.http.failures import retry_after
-from hybrid_llm.backends.http.settings import ApiKey
 from hybrid_llm.backends.openai.decode import ChatAnswer
 from hybrid_llm.backends.openai.encode import payload
 from hybrid_llm.backends.openai.spec import OpenAISpec
@@ -29,6 +28,7 @@ from hybrid_llm.core import errors
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.generation import AnswerParts, Chunk, FinishReason, Timings
 from hybrid_llm.core.request import Location, Message, Request, Sampling
+from hybrid_llm.core.secret import Secret
 from hybrid_llm.core.tools import Tool, ToolCall
 from hybrid_llm.policies import builtin_policy, parse_policy
 from hybrid_llm.router.config import load_config
@@ -353,14 +353,14 @@ class TestWhatIsSent:
         path = tmp_path / "key"
         path.write_text("sk-secret\n")
         monkeypatch.setenv("A_KEY", "sk-secret")
-        for key, header in ((ApiKey(file=path), "authorization"), (ApiKey(env="A_KEY"), "api-key")):
+        for key, header in ((Secret(file=path), "authorization"), (Secret(env="A_KEY"), "api-key")):
             with scripted([head(), events(*WHOLE)]) as server:
                 answer(server.url, api_key=key, key_header=header)
                 assert server.headers[0][header].endswith("sk-secret")
-        assert "sk-secret" not in repr(opened("http://127.0.0.1:9/v1", api_key=ApiKey(file=path)))
+        assert "sk-secret" not in repr(opened("http://127.0.0.1:9/v1", api_key=Secret(file=path)))
 
-    @pytest.mark.parametrize("key", [ApiKey(env="NO_SUCH_KEY"), ApiKey(file=Path("/no/such"))])
-    def test_a_key_that_is_not_there_is_said(self, key: ApiKey) -> None:
+    @pytest.mark.parametrize("key", [Secret(env="NO_SUCH_KEY"), Secret(file=Path("/no/such"))])
+    def test_a_key_that_is_not_there_is_said(self, key: Secret) -> None:
         with pytest.raises(errors.ConfigError, match="api_key"):
             opened("http://127.0.0.1:9/v1", api_key=key)
 
