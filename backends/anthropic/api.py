@@ -8,7 +8,8 @@ from urllib.parse import quote
 from hybrid_llm.backends.anthropic.decode import MessageAnswer
 from hybrid_llm.backends.anthropic.encode import continues, payload
 from hybrid_llm.backends.anthropic.settings import AnthropicSettings
-from hybrid_llm.backends.http.api import Call, Get, Known, Reply, positive
+from hybrid_llm.backends.http.api import Call, Get, Known, Reply
+from hybrid_llm.backends.http.document import Json, count_of, error_of, flag_of, object_of
 from hybrid_llm.core.clearance import Cleared
 
 
@@ -38,7 +39,7 @@ class Messages:
             return Known(server=name, lists_model=False if _is_missing(listed) else None, refuses_others=is_anthropic)
         return Known(
             server=name,
-            context_window=positive(model.get("max_input_tokens")),
+            context_window=count_of(model.get("max_input_tokens")),
             output_schema=_supports(model, "structured_outputs"),
             lists_model=model.get("lifecycle") != "retired",
             refuses_others=is_anthropic,
@@ -47,12 +48,9 @@ class Messages:
 
 def _is_missing(reply: Reply) -> bool:
     """Whether the server knows the route, and not the model."""
-    error = reply.document.get("error") if isinstance(reply.document, dict) else None
-    return reply.status == 404 and isinstance(error, dict) and error.get("type") == "not_found_error"
+    return reply.status == 404 and error_of(reply.document).get("type") == "not_found_error"
 
 
-def _supports(model: dict[str, object], name: str) -> bool | None:
-    capabilities = model.get("capabilities")
-    capability = capabilities.get(name) if isinstance(capabilities, dict) else None
-    supported = capability.get("supported") if isinstance(capability, dict) else None
-    return supported if isinstance(supported, bool) else None
+def _supports(model: Json, name: str) -> bool | None:
+    capability = object_of(object_of(model.get("capabilities")).get(name))
+    return flag_of(capability.get("supported"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.backends.http.answer import Answer
-from hybrid_llm.backends.http.api import Json
+from hybrid_llm.backends.http.document import Json, is_count, object_of, text_of
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.tools import ToolCallDelta
 
@@ -43,16 +43,16 @@ class MessageAnswer(Answer):
         event = self.parsed(data)
         match event.get("type"):
             case "message_start":
-                self._count(_fields(event, "message").get("usage"))
+                self._count(object_of(event.get("message")).get("usage"))
             case "content_block_start":
-                yield from self._start(_index(event), _fields(event, "content_block"))
+                yield from self._start(_index(event), object_of(event.get("content_block")))
             case "content_block_delta":
-                yield from self._delta(_index(event), _fields(event, "delta"))
+                yield from self._delta(_index(event), object_of(event.get("delta")))
             case "content_block_stop":
                 yield from self._stop(_index(event))
             case "message_delta":
                 self._count(event.get("usage"))
-                self._end(_fields(event, "delta").get("stop_reason"))
+                self._end(object_of(event.get("delta")).get("stop_reason"))
             case "message_stop":
                 self.done = True
             case "error":
@@ -62,27 +62,27 @@ class MessageAnswer(Answer):
         """The begin of a block; some servers send a block whole."""
         match block.get("type"):
             case "text":
-                yield from self._text(_str(block, "text"))
+                yield from self._text(text_of(block.get("text")))
             case "thinking":
-                yield from self._reasoning(_str(block, "thinking"))
+                yield from self._reasoning(text_of(block.get("thinking")))
             case "tool_use":
                 number, self._begun = self._begun, self._begun + 1
                 self._calls[index] = number
                 self._bare.add(index)
-                given, name = block.get("input"), _str(block, "name")
+                given, name = block.get("input"), text_of(block.get("name"))
                 if not name:
                     self.break_off("a tool call has no name")
                 written = json.dumps(given) if given else ""
-                yield from self._call(index, written, id_=_str(block, "id") or f"call_{number}", name=name)
+                yield from self._call(index, written, id_=text_of(block.get("id")) or f"call_{number}", name=name)
 
     def _delta(self, index: int, delta: Json) -> Iterator[Chunk]:
         match delta.get("type"):
             case "text_delta":
-                yield from self._text(_str(delta, "text"))
+                yield from self._text(text_of(delta.get("text")))
             case "thinking_delta":
-                yield from self._reasoning(_str(delta, "thinking"))
+                yield from self._reasoning(text_of(delta.get("thinking")))
             case "input_json_delta" if index in self._calls:
-                if written := _str(delta, "partial_json"):
+                if written := text_of(delta.get("partial_json")):
                     yield from self._call(index, written)
             case "input_json_delta":
                 self.break_off("a tool call has no begin")
@@ -123,8 +123,8 @@ class MessageAnswer(Answer):
     def _count(self, usage: Any) -> None:
         """Take the counts of *usage*: each is a total so far, and one that is left out stays."""
         if isinstance(usage, dict):
-            counts = usage | _fields(usage, "output_tokens_details")
-            self._counts |= {name: counts[name] for name in _COUNTS if _is_count(counts.get(name))}
+            counts = usage | object_of(usage.get("output_tokens_details"))
+            self._counts |= {name: counts[name] for name in _COUNTS if is_count(counts.get(name))}
 
     def usage(self) -> Usage:
         """What the server has counted; where it has not, the pieces."""
@@ -139,21 +139,7 @@ class MessageAnswer(Answer):
         )
 
 
-def _fields(event: Json, name: str) -> Json:
-    found = event.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _str(fields: Json, name: str) -> str:
-    found = fields.get(name)
-    return found if isinstance(found, str) else ""
-
-
 def _index(event: Json) -> int:
     """The number of a block; -1 where it has none."""
     found = event.get("index")
     return found if isinstance(found, int) else -1
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

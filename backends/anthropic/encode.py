@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from hybrid_llm.backends.anthropic.settings import AnthropicSettings
-from hybrid_llm.backends.http.api import Json
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.encode import checked, named, strings, texts_of
+from hybrid_llm.backends.http.document import Json
+from hybrid_llm.backends.http.encode import checked, named, strings, texts_of, unsupported
 from hybrid_llm.core.clearance import Cleared, require_clearance
-from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import Tool, ToolCall, numbered_id, parsed_arguments
 
@@ -48,7 +47,7 @@ def _body(request: Request, settings: AnthropicSettings) -> Json:
         **_tools(request),
     }
     if not body["messages"]:
-        raise _unsupported(settings, "needs a message with a text")
+        raise unsupported(settings, "needs a message with a text")
     if system := [_text(each.content) for each in request.messages if each.role in _SYSTEM and each.content.strip()]:
         body["system"] = system
     if request.output_schema is not None:
@@ -62,7 +61,7 @@ def _turns(request: Request, settings: AnthropicSettings) -> Iterator[Json]:
     for message, ordinal in zip(request.messages, call_ordinals(request.messages), strict=True):
         if message.role == "tool":
             if not ordinal:
-                raise _unsupported(settings, "takes no result without its call")
+                raise unsupported(settings, "takes no result without its call")
             yield _turn("user", [_result(message, ordinal)])
         elif message.role not in _SYSTEM:
             blocks = [_text(message.content)] if message.content.strip() else []
@@ -97,7 +96,7 @@ def _result(message: Message, ordinal: int) -> Json:
 def _use(call: ToolCall, number: int, settings: AnthropicSettings) -> Json:
     values = parsed_arguments(call.arguments)
     if values is None:
-        raise _unsupported(settings, "takes no call whose arguments are no JSON object")
+        raise unsupported(settings, "takes no call whose arguments are no JSON object")
     return {"type": "tool_use", "id": numbered_id(number), "name": call.name, "input": values}
 
 
@@ -106,7 +105,7 @@ def _continued(request: Request, settings: AnthropicSettings) -> Iterator[Json]:
     if not request.is_continuation:
         return
     if request.answer_calls or request.answer_reasoning or request.output_schema is not None:
-        raise _unsupported(settings, "cannot continue a tool call, reasoning or JSON that was cut off")
+        raise unsupported(settings, "cannot continue a tool call, reasoning or JSON that was cut off")
     if not request.answer_prefix.strip():
         return  # nothing is said yet, and the API takes no blank text
     yield _turn("assistant", [_text(request.answer_prefix)])
@@ -118,7 +117,7 @@ def _sampling(sampling: Sampling, settings: AnthropicSettings) -> Json:
     """What is sent of *sampling*; a setting that the model does not take is refused by its name."""
     values, taken = named(sampling), _SAMPLING if settings.takes_sampling else ()
     if foreign := sorted(values.keys() - set(taken)):
-        raise _unsupported(settings, f"does not take {', '.join(foreign)}")
+        raise unsupported(settings, f"does not take {', '.join(foreign)}")
     return {**values, **({"stop_sequences": list(sampling.stop)} if sampling.stop else {})}
 
 
@@ -126,13 +125,13 @@ def _tools(request: Request) -> Json:
     if not request.tools:
         return {}
     choice = request.tool_choice
-    chosen: Json = {"type": _CHOICES[choice]} if isinstance(choice, str) else _chosen(request.tools[choice])
+    chosen: Json = {"type": _CHOICES[choice]} if isinstance(choice, str) else _named(request.tools[choice])
     if not request.parallel_tool_calls and choice != "none":
         chosen["disable_parallel_tool_use"] = True
     return {"tools": [_tool(tool) for tool in request.tools], "tool_choice": chosen}
 
 
-def _chosen(tool: Tool) -> Json:
+def _named(tool: Tool) -> Json:
     return {"type": "tool", "name": tool.name}
 
 
@@ -146,10 +145,6 @@ def _texts_of_calls(request: Request) -> Iterator[str]:
     for message in request.messages:
         for call in message.tool_calls:
             yield from strings(parsed_arguments(call.arguments) or {})
-
-
-def _unsupported(settings: AnthropicSettings, what: str) -> RequestRejected:
-    return RequestRejected(f"{settings.name} {what}", backend=settings.name, reason="unsupported")
 
 
 _WORDS: Final[frozenset[Any]] = frozenset(

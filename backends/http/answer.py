@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from hybrid_llm.backends.http.continuation import Seam
+from hybrid_llm.backends.http.document import Json
 from hybrid_llm.backends.http.failures import in_stream, interrupted
 from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
@@ -59,7 +60,7 @@ class Answer:
         usage = usage if usage.prompt_tokens else replace(usage, prompt_tokens=self._prompt_tokens)
         yield Chunk(tokens=0, finish_reason=self.reason, usage=usage, timings=timings)
 
-    def parsed(self, data: str) -> dict[str, Any]:
+    def parsed(self, data: str) -> Json:
         """The JSON object that an event holds, which is no error."""
         try:
             event = json.loads(data)
@@ -79,9 +80,3 @@ class Answer:
         """Raise the error of a model, or a filter, that refused to answer."""
         text = f"a content filter of {self.backend} ended the answer"
         raise RequestRejected(text, backend=self.backend, reason="content_filter")
-
-
-def count(fields: Any, name: str) -> int:
-    """A count that a server reports; 0 where it is none."""
-    value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hybrid_llm.backends.http.answer import Answer
+from hybrid_llm.backends.http.document import Json, object_of
 from hybrid_llm.core.clearance import Cleared
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +22,7 @@ class Reply:
     @property
     def fields(self) -> Json:
         """The document of a successful reply, where it is an object; else nothing."""
-        return self.document if self.status == 200 and isinstance(self.document, dict) else {}
+        return object_of(self.document) if self.status == 200 else {}
 
 
 Get = Callable[[str], Reply]
@@ -49,11 +48,6 @@ class Known:
     def lacks_model(self) -> bool:
         """Whether a call would be refused for its model."""
         return self.lists_model is False and self.refuses_others
-
-
-def positive(value: Any) -> int:
-    """A number of tokens that a server reports; 0 where it is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31 else 0
 
 
 UNKNOWN = Known()

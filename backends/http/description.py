@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from hybrid_llm.backends.http.api import UNKNOWN, Api, Get, Known, Reply
+from hybrid_llm.backends.http.encode import unsupported
 from hybrid_llm.backends.http.failures import CONNECTION_ERRORS, is_silence, refusal, transport
 from hybrid_llm.backends.http.settings import HttpSettings
 from hybrid_llm.backends.http.transport import Transport
@@ -18,7 +19,6 @@ from hybrid_llm.core.errors import (
     BackendUnavailable,
     HybridLLMError,
     PermissionDenied,
-    RequestRejected,
 )
 from hybrid_llm.core.log import log
 from hybrid_llm.core.protocols import Capabilities
@@ -83,8 +83,7 @@ class Description:
             f"does not have the model {self._settings.model}": self.known.lacks_model,
         }
         if missing := [what for what, lacking in lacks.items() if lacking]:
-            name = self._settings.name
-            raise RequestRejected(f"{name} {' and '.join(missing)}", backend=name, reason="unsupported")
+            raise unsupported(self._settings, " and ".join(missing))
 
     def ask(self, limit: float) -> None:
         """Ask the server, and take in what it reports; a connection must be there within *limit* seconds. Waits.

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, Final
 
-from hybrid_llm.backends.http.api import Json
-from hybrid_llm.core.errors import PrivacyViolation
+from hybrid_llm.backends.http.document import Json
+from hybrid_llm.backends.http.settings import HttpSettings
+from hybrid_llm.core.errors import PrivacyViolation, RequestRejected
 from hybrid_llm.core.limits import RECOMMENDED
 from hybrid_llm.core.request import GREEDY, Location, Request, Sampling
 from hybrid_llm.core.tools import numbered_id
@@ -59,3 +60,8 @@ def named(sampling: Sampling) -> Mapping[str, float]:
     values = {name: getattr(sampling, name) for name in _SETTINGS}
     explicit = (name for name in _SETTINGS if name in sampling.explicit or values[name] != getattr(GREEDY, name))
     return {name: values[name] for name in explicit if values[name] is not None}
+
+
+def unsupported(settings: HttpSettings, what: str) -> RequestRejected:
+    """The error of a request that this server cannot be asked for: another backend may take it."""
+    return RequestRejected(f"{settings.name} {what}", backend=settings.name, reason="unsupported")

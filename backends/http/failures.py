@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import httpx
 
+from hybrid_llm.backends.http.document import error_of, object_of, text_of
 from hybrid_llm.backends.wire.handshake import NO_ROUTE
 from hybrid_llm.core.errors import (
     AuthenticationFailed,
@@ -99,25 +100,19 @@ def _reason(status: int, codes: frozenset[str], document: Any) -> str:
 
 def _codes(document: Any) -> frozenset[str]:
     """The short words of an error document, in any of the forms that servers use."""
-    error = _error_of(document)
-    details = error.get("details")
-    found = [error.get("code"), error.get("type"), details.get("error_code") if isinstance(details, dict) else None]
+    error = error_of(document)
+    found = (error.get("code"), error.get("type"), object_of(error.get("details")).get("error_code"))
     return frozenset(each for each in found if isinstance(each, str))
 
 
-def _error_of(document: Any) -> Mapping[str, Any]:
-    error = document.get("error", document) if isinstance(document, dict) else None
-    return error if isinstance(error, dict) else {}
-
-
 def _is_too_long(document: Any) -> bool:
-    said = _error_of(document).get("message")
-    return isinstance(said, str) and any(words in said for words in _TOO_LONG)
+    said = text_of(error_of(document).get("message"))
+    return any(words in said for words in _TOO_LONG)
 
 
 def in_stream(document: Mapping[str, Any], received: int, *, backend: str) -> BackendError:
     """The error that an event in place of the rest of an answer means."""
-    error = refusal(_status_of(_error_of(document)), {}, document, backend=backend)
+    error = refusal(_status_of(error_of(document)), {}, document, backend=backend)
     return error if not received else interrupted(received, str(error), backend=backend)
 
 
@@ -182,13 +177,7 @@ def transport(error: Exception, received: int, *, backend: str) -> HybridLLMErro
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return BackendUnavailable(f"{backend} did not answer in time", backend=backend, reason="no_response")
         case httpx.ConnectError():
-            reason = (
-                "unresolved"
-                if _in_causes(error, socket.gaierror)
-                else "no_route"
-                if _is_unroutable(error)
-                else "refused"
-            )
+            reason = _why_unreachable(error)
             return BackendUnavailable(f"{backend} cannot be reached: {reason}", backend=backend, reason=reason)
         case httpx.TimeoutException():
             return _silent(received, backend)
@@ -207,8 +196,11 @@ def _silent(received: int, backend: str) -> BackendError:
     return BackendUnavailable(text, backend=backend, reason="no_response")
 
 
-def _is_unroutable(error: BaseException | None) -> bool:
-    return any(isinstance(each, OSError) and each.errno in NO_ROUTE for each in _causes(error))
+def _why_unreachable(error: Exception) -> str:
+    if _in_causes(error, socket.gaierror):
+        return "unresolved"
+    is_unroutable = any(isinstance(each, OSError) and each.errno in NO_ROUTE for each in _causes(error))
+    return "no_route" if is_unroutable else "refused"
 
 
 def _in_causes(error: BaseException | None, kind: type[BaseException]) -> bool:

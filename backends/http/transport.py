@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from hybrid_llm.backends.http.api import Api, Get, Reply
+from hybrid_llm.backends.http.document import object_of
 from hybrid_llm.backends.http.failures import refusal
 from hybrid_llm.backends.http.settings import HttpSettings
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError
@@ -100,7 +101,7 @@ async def check_answer(response: httpx.Response, *, backend: str) -> None:
     if response.status_code == httpx.codes.OK and "json" not in kind:
         return
     document = _json(await _body(response))
-    if response.status_code != httpx.codes.OK or (isinstance(document, dict) and document.get("error")):
+    if response.status_code != httpx.codes.OK or object_of(document).get("error"):
         status = response.status_code if response.status_code != httpx.codes.OK else 500
         raise refusal(status, response.headers, document, backend=backend)
     raise BackendUnavailable(f"{backend} does not stream", backend=backend, reason="failed")

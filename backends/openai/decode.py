@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.backends.http.answer import Answer, count
+from hybrid_llm.backends.http.answer import Answer
+from hybrid_llm.backends.http.document import count_of, object_of, objects_of, text_of
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
 from hybrid_llm.core.tools import ToolCallDelta
@@ -68,7 +69,7 @@ class ChatAnswer(Answer):
 
     def _call_deltas(self, given: Any) -> Iterator[ToolCallDelta]:
         for each in given if isinstance(given, list) else ():
-            function = each.get("function") if isinstance(each, dict) else None
+            function = object_of(each).get("function")
             if not isinstance(function, dict):
                 self.break_off("a tool call has no function")
             yield self._call_delta(each, _text(function.get("name")), _text(function.get("arguments")))
@@ -100,27 +101,25 @@ class ChatAnswer(Answer):
 def _text(value: Any) -> str:
     """A text, or the texts of a list of parts."""
     if isinstance(value, list):
-        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
-    return value if isinstance(value, str) else ""
+        return "".join(_text(part.get("text")) for part in objects_of(value))
+    return text_of(value)
 
 
 def _usage(given: Mapping[str, Any]) -> Usage:
-    prompt, completion = given.get("prompt_tokens_details"), given.get("completion_tokens_details")
     return Usage(
-        prompt_tokens=count(given, "prompt_tokens"),
-        completion_tokens=count(given, "completion_tokens"),
-        cached_prompt_tokens=count(prompt, "cached_tokens"),
-        reasoning_tokens=count(completion, "reasoning_tokens"),
+        prompt_tokens=count_of(given.get("prompt_tokens")),
+        completion_tokens=count_of(given.get("completion_tokens")),
+        cached_prompt_tokens=count_of(object_of(given.get("prompt_tokens_details")).get("cached_tokens")),
+        reasoning_tokens=count_of(object_of(given.get("completion_tokens_details")).get("reasoning_tokens")),
     )
 
 
 def _logprobs(given: Any) -> tuple[TokenLogprob, ...]:
-    entries = given.get("content") if isinstance(given, dict) else None
-    return tuple([_logprob(entry) for entry in entries if isinstance(entry, dict)]) if isinstance(entries, list) else ()
+    return tuple(map(_logprob, objects_of(object_of(given).get("content"))))
 
 
 def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
-    alternatives = [each for each in entry.get("top_logprobs") or () if isinstance(each, dict)]
+    alternatives = objects_of(entry.get("top_logprobs"))
     top = tuple([Alternative(token=_text(e.get("token")), logprob=_number(e), bytes=_bytes(e)) for e in alternatives])
     return TokenLogprob(token=_text(entry.get("token")), logprob=_number(entry), bytes=_bytes(entry), top=top)
 

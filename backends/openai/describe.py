@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.backends.http.api import Get, Json, Known, Reply, positive
+from hybrid_llm.backends.http.api import Get, Known, Reply
+from hybrid_llm.backends.http.document import Json, count_of, flag_of, object_of, objects_of
 from hybrid_llm.backends.openai.settings import OpenAISettings
 
 _OWNERS: Final[Mapping[str, str]] = {
@@ -29,7 +30,7 @@ _WINDOWS: Final = ("max_model_len", "context_length", "context_window", "max_con
 
 def describe(listed: Reply, get: Get, settings: OpenAISettings) -> Known:
     """What the server is that returned *listed* for its models; further questions go through *get*."""
-    models = _models(listed.fields, "data")
+    models = objects_of(listed.fields.get("data"))
     server = _server(listed, models, get, settings)
     model = _named(models, settings.model)
     if server == "llama.cpp":
@@ -40,7 +41,7 @@ def describe(listed: Reply, get: Get, settings: OpenAISettings) -> Known:
         return _lm_studio(get, settings.model)
     return Known(
         server=server,
-        context_window=next(filter(None, (positive(model.get(name)) for name in _WINDOWS)), 0),
+        context_window=next(filter(None, (count_of(model.get(name)) for name in _WINDOWS)), 0),
         lists_model=bool(model) if models and not settings.is_azure else None,
         refuses_others=server in _REFUSES_OTHERS,
     )
@@ -59,7 +60,7 @@ def _server(listed: Reply, models: list[Json], get: Get, settings: OpenAISetting
         return ""
     if isinstance(get("/api/version").fields.get("version"), str):
         return "ollama"
-    return "lmstudio" if _models(get("/api/v0/models").fields, "data") else ""
+    return "lmstudio" if objects_of(get("/api/v0/models").fields.get("data")) else ""
 
 
 def _llama_cpp(models: list[Json], model: Json, get: Get) -> Known:
@@ -68,15 +69,13 @@ def _llama_cpp(models: list[Json], model: Json, get: Get) -> Known:
     With one model it takes any name; as a router over several, each with a status, only those that it lists.
     """
     properties = get("/props").fields
-    slot, able = properties.get("default_generation_settings"), properties.get("chat_template_caps")
+    slot, able = (object_of(properties.get(name)) for name in ("default_generation_settings", "chat_template_caps"))
     routes = any("status" in each for each in models)
-    meta = (model if routes or not models else models[0]).get("meta")
-    windows = (slot.get("n_ctx") if isinstance(slot, dict) else 0, meta.get("n_ctx") if isinstance(meta, dict) else 0)
-    tools = able.get("supports_tool_calls") if isinstance(able, dict) else None
+    meta = object_of((model if routes or not models else models[0]).get("meta"))
     return Known(
         server="llama.cpp",
-        context_window=next(filter(None, map(positive, windows)), 0),
-        tools=tools if isinstance(tools, bool) else None,
+        context_window=count_of(slot.get("n_ctx")) or count_of(meta.get("n_ctx")),
+        tools=flag_of(able.get("supports_tool_calls")),
         lists_model=bool(model) if routes else None,
         refuses_others=routes,
     )
@@ -84,12 +83,12 @@ def _llama_cpp(models: list[Json], model: Json, get: Get) -> Known:
 
 def _ollama(get: Get, name: str) -> Known:
     """Of Ollama: capabilities of every model that was pulled, the context of those that are loaded."""
-    pulled = _models(get("/api/tags").fields, "models")
+    pulled = objects_of(get("/api/tags").fields.get("models"))
     model = _tagged(pulled, name)
-    loaded = _tagged(_models(get("/api/ps").fields, "models"), name)
+    loaded = _tagged(objects_of(get("/api/ps").fields.get("models")), name)
     return Known(
         server="ollama",
-        context_window=positive(loaded.get("context_length")),
+        context_window=count_of(loaded.get("context_length")),
         tools=_has(model.get("capabilities"), "tools"),
         lists_model=bool(model) if pulled else None,
         refuses_others=True,
@@ -98,19 +97,14 @@ def _ollama(get: Get, name: str) -> Known:
 
 def _lm_studio(get: Get, name: str) -> Known:
     """Of LM Studio: it loads a model that is asked for, so a list without it is no refusal."""
-    models = _models(get("/api/v0/models").fields, "data")
+    models = objects_of(get("/api/v0/models").fields.get("data"))
     model = _named(models, name)
     return Known(
         server="lmstudio",
-        context_window=positive(model.get("loaded_context_length")),
+        context_window=count_of(model.get("loaded_context_length")),
         tools=_has(model.get("capabilities"), "tool_use"),
         lists_model=bool(model),
     )
-
-
-def _models(document: Json, name: str) -> list[Json]:
-    listed = document.get(name)
-    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
 
 def _named(models: list[Json], name: str) -> Json:

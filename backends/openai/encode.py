@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from hybrid_llm.backends.http.api import Json
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.encode import checked, named, texts_of
+from hybrid_llm.backends.http.document import Json
+from hybrid_llm.backends.http.encode import checked, named, texts_of, unsupported
 from hybrid_llm.backends.openai.settings import OpenAISettings
 from hybrid_llm.core.clearance import Cleared, require_clearance
-from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import ToolCall, numbered_id
 
@@ -91,12 +90,10 @@ def _continued(request: Request, spec: OpenAISettings, dialect: str) -> Iterator
     if not request.is_continuation:
         return
     is_text = not (request.answer_calls or request.answer_reasoning)
-    continues = dialect in CONTINUES
     if not is_text or (request.output_schema is not None and dialect not in _CONTINUES_JSON):
-        what = "a tool call, reasoning or JSON that was cut off"
-        raise RequestRejected(f"{spec.name} cannot continue {what}", backend=spec.name, reason="unsupported")
+        raise unsupported(spec, "cannot continue a tool call, reasoning or JSON that was cut off")
     yield {"role": "assistant", "content": request.answer_prefix}
-    if not continues:
+    if dialect not in CONTINUES:
         yield {"role": "user", "content": GO_ON}
 
 
@@ -104,8 +101,7 @@ def _sampling(sampling: Sampling, spec: OpenAISettings, dialect: str) -> Json:
     """What is sent of *sampling*; of OpenAI's own servers what they have."""
     settings = named(sampling)
     if (foreign := sorted(settings.keys() - set(_COMMON))) and dialect == "openai":
-        text = f"{spec.name} does not take {', '.join(foreign)}"
-        raise RequestRejected(text, backend=spec.name, reason="unsupported")
+        raise unsupported(spec, f"does not take {', '.join(foreign)}")
     return {**settings, **({"stop": list(sampling.stop)} if sampling.stop else {})}
 
 
