@@ -196,7 +196,7 @@ class HttpBackend:
             fault = transport(error, call.answer.received, backend=self.name)
             verdict.lost = not is_silence(error)
         except EventTooLarge:
-            fault = interrupted(call.answer.received, "an event has no end", backend=self.name)
+            fault = interrupted(call.answer.received, "it has no end", backend=self.name)
         except HybridLLMError as error:
             fault = error
         finally:
@@ -210,7 +210,7 @@ class HttpBackend:
     async def _chunks(self, request: Request, call: Call, verdict: Verdict) -> AsyncGenerator[Chunk, None]:
         began = time.perf_counter()
         first = 0.0
-        reader, answer = EventReader(), call.answer
+        reader, answer = EventReader(request.max_tokens), call.answer
         async with self._transport.call(call.data, request.request_id, call.traceparent) as response:
             verdict.heard()
             await check_answer(response, backend=self.name)

@@ -137,7 +137,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     Where it names none, a limit of its rates that is used up counts, until the instant at which it is renewed.
     """
     if (text := headers.get("retry-after-ms", "")).isdecimal():
-        return min(int(text) / 1e3, _LONGEST_WAIT_S)
+        return min(float(text) / 1e3, _LONGEST_WAIT_S)
     text = headers.get("retry-after", "")
     try:
         seconds = float(text)
@@ -149,9 +149,9 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _until(read: Callable[[str], datetime], date: str) -> float:
     try:
         at = read(date)
-    except ValueError:
+        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return math.nan
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _resets(headers: Mapping[str, str]) -> Iterator[float]:

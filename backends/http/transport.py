@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -14,6 +16,7 @@ import httpx
 from hybrid_llm.backends.http.api import Api, Get, Reply
 from hybrid_llm.backends.http.document import object_of
 from hybrid_llm.backends.http.failures import refusal
+from hybrid_llm.backends.http.inflate import ACCEPTED, Inflater
 from hybrid_llm.backends.http.settings import HttpSettings
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError
 from hybrid_llm.core.tracing import trace_headers
@@ -21,6 +24,8 @@ from hybrid_llm.core.tracing import trace_headers
 _MOST_ERROR_BYTES: Final = 64 << 10
 _MOST_REPLY_BYTES: Final = 4 << 20
 """A list of models has no more."""
+_TIMES_LIMIT: Final = 4.0
+"""A server may take so many times the time for a connection to describe itself."""
 _CONNECTIONS: Final = httpx.Limits(max_connections=256, max_keepalive_connections=32, keepalive_expiry=30.0)
 
 
@@ -36,7 +41,7 @@ class Transport:
 
     def __init__(self, settings: HttpSettings, api: Api) -> None:
         self._settings = settings
-        self._headers = {**api.headers, **settings.key_headers()}
+        self._headers = {"accept-encoding": ACCEPTED, **api.headers, **settings.key_headers()}
         self._route = api.route
         self._trust = _trust(settings)
         self._calls: httpx.AsyncClient | None = None
@@ -62,15 +67,17 @@ class Transport:
         """
         wires = self._wires(httpx.HTTPTransport)
         with httpx.Client(transport=wires, trust_env=False, timeout=limit) as client:
-            yield partial(self._get, client)
+            yield partial(self._get, client, _TIMES_LIMIT * limit)
 
-    def _get(self, client: httpx.Client, path: str) -> Reply:
-        body = b""
+    def _get(self, client: httpx.Client, limit: float, path: str) -> Reply:
+        body, until = bytearray(), time.monotonic() + limit
         with client.stream("GET", self._url(path), headers=self._headers) as response:
-            for piece in response.iter_bytes():
-                body += piece
-                if len(body) > _MOST_REPLY_BYTES:
-                    break
+            inflater = Inflater(response.headers)
+            for raw in response.iter_raw():
+                for piece in inflater.feed(raw):
+                    body += piece
+                    if len(body) > _MOST_REPLY_BYTES or time.monotonic() > until:
+                        raise httpx.ReadTimeout("the description has no end")
         return Reply(status=response.status_code, headers=response.headers, document=_json(body))
 
     def _wires(self, kind: type[_Wires]) -> _Wires:
@@ -107,25 +114,29 @@ async def check_answer(response: httpx.Response, *, backend: str) -> None:
     raise BackendUnavailable(f"{backend} does not stream", backend=backend, reason="failed")
 
 
-async def pieces(response: httpx.Response) -> AsyncIterator[bytes]:
-    """The pieces of the body, and an empty one at its end."""
-    async for piece in response.aiter_bytes():
-        if piece:
-            yield piece
+async def pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The pieces of the body, and an empty one at its end; a deadline can end it between any two."""
+    inflater = Inflater(response.headers)
+    async for raw in response.aiter_raw():
+        for piece in inflater.feed(raw):
+            if piece:
+                yield piece
+                await asyncio.sleep(0)
     yield b""
 
 
 async def _body(response: httpx.Response) -> bytes:
     """The body, cut where it has more bytes than an error has."""
-    body = b""
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > _MOST_ERROR_BYTES:
-            break
-    return body
+    body = bytearray()
+    async with aclosing(pieces(response)) as found:
+        async for piece in found:
+            body += piece
+            if len(body) > _MOST_ERROR_BYTES:
+                break
+    return bytes(body)
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes | bytearray) -> Any:
     with suppress(ValueError, RecursionError):
         return json.loads(body)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -101,7 +102,7 @@ class ChatAnswer(Answer):
 def _text(value: Any) -> str:
     """A text, or the texts of a list of parts."""
     if isinstance(value, list):
-        return "".join(_text(part.get("text")) for part in objects_of(value))
+        return "".join(text_of(part.get("text")) for part in objects_of(value))
     return text_of(value)
 
 
@@ -126,7 +127,7 @@ def _logprob(entry: Mapping[str, Any]) -> TokenLogprob:
 
 def _number(entry: Mapping[str, Any]) -> float:
     value = entry.get("logprob")
-    return float(value) if isinstance(value, int | float) else float("-inf")
+    return float(value) if isinstance(value, int | float) and abs(value) <= sys.float_info.max else float("-inf")
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes:

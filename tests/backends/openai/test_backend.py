@@ -256,6 +256,9 @@ class TestFailures:
             ({"retry-after": "soon"}, None),
             ({"retry-after": "-3"}, None),
             ({"retry-after": "nan"}, None),
+            ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
+            ({"retry-after": "1 Jan 2020 00:00:00 -" + "9" * 30}, None),
+            ({"retry-after-ms": "9" * 5000}, 86_400.0),
             ({}, None),
         ],
     )
@@ -518,6 +521,50 @@ def test_an_event_without_an_end_does_not_fill_the_memory() -> None:
             list(reader.feed(b"data: " + b"x" * 100_000 + b"\n"))
 
 
+@pytest.mark.parametrize("piece", [b"data:\n" * 100, b":" + b"x" * 999 + b"\n\n", b'data: {"choices":[]}\n\n'])
+def test_an_answer_has_no_more_bytes_than_its_tokens_take(piece: bytes) -> None:
+    reader = EventReader(10)
+    with pytest.raises(EventTooLarge):  # noqa: PT012
+        for _ in range(20):
+            list(reader.feed(piece * ((1 << 20) // len(piece))))
+
+
+def test_an_answer_that_is_inflated_without_an_end_ends_in_an_error() -> None:
+    bomb = gzip.compress((b":" + b"x" * 1022 + b"\n") * (64 << 10))  # 64 MiB
+    with scripted([head(content_encoding="gzip"), bomb]) as server:
+        with pytest.raises(errors.BackendUnavailable, match="it has no end"):
+            answer(server.url)
+        (headers,) = server.headers
+        assert headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"), [("br", events(*WHOLE)), ("gzip", events(*WHOLE)), ("gzip, gzip", b"x"), ("deflate", b"x")]
+)
+def test_an_encoding_that_was_not_asked_for_is_one_typed_error(encoding: str, body: bytes) -> None:
+    with scripted([head(content_encoding=encoding), body]) as server, pytest.raises(errors.BackendUnavailable):
+        answer(server.url)
+
+
+def test_a_long_line_in_single_bytes_takes_linear_time() -> None:
+    reader, line = EventReader(), b"data: " + b"x" * 300_000 + b"\n\n"
+    began = time.process_time()
+    found = [event for byte in line for event in reader.feed(bytes([byte]))]
+    assert list(map(len, found)) == [300_000]
+    assert time.process_time() - began < 5.0  # a copy of the line for each piece takes four times that
+
+
+@pytest.mark.parametrize("number", ["1e308", "NaN", "-3", "9" * 4000, "2147483648", "true", "1.5", '"7"'])
+def test_what_cannot_be_a_count_of_tokens_is_not_counted(number: str) -> None:
+    usage = f'{{"choices":[],"usage":{{"prompt_tokens":{number},"completion_tokens":{number}}}}}'
+    logprobs = f'{{"choices":[{{"delta":{{"content":"x"}},"logprobs":{{"content":[{{"logprob":{number}}}]}}}}]}}'
+    found = ChatAnswer(backend="cloud", prompt_tokens=5)
+    chunks = [*found.take(logprobs), *found.take(json.dumps(delta("stop"))), *found.take(usage)]
+    last = list(found.end(Timings()))[-1].usage
+    assert (last.prompt_tokens, last.completion_tokens) == (5, 0)
+    assert chunks[0].logprobs[0].logprob <= 1e308
+
+
 ODD = st.sampled_from(
     [
         None,
@@ -531,6 +578,7 @@ ODD = st.sampled_from(
         [{}],
         [{"function": {}}],
         [{"index": [], "function": {"name": 1}}],
+        [{"text": [{"text": [{"text": "x"}]}]}],
         {"code": []},
     ]
 )
