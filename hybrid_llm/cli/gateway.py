@@ -15,24 +15,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_verbose, seconds
+from hybrid_llm.cli.arguments import Command, add_config, add_verbose, read_config, seconds
 from hybrid_llm.cli.ready_file import ready_file
 from hybrid_llm.cli.terminal import Exit, log_to_stderr, note
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.registry import BackendSpec
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.config.gateway import GatewayConfig
     from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
 _REQUIRED: Final = ("starlette", "uvicorn", "httptools")
+_EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104
+"""Who listens here listens at loopback addresses too."""
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="hybrid.yaml; without one, the default model answers"
-    )
+    add_config(parser)
     parser.add_argument("--listen", metavar="HOST:PORT", help="127.0.0.1:8080; port 0 picks a free one")
     parser.add_argument(
         "--keys", type=Path, metavar="FILE", help="keys of clients; needed to listen beyond this machine"
@@ -73,10 +74,10 @@ def _run(args: argparse.Namespace) -> int:
 
 def _config(args: argparse.Namespace) -> GatewayConfig:
     """What the file says under `gateway:`; options of the command line come before it."""
-    from hybrid_llm.router.config import load_config
     from hybrid_llm.router.config.gateway import GatewayConfig
 
-    config = GatewayConfig() if args.config is None else load_config(args.config).gateway
+    loaded = read_config(args.config)
+    config = GatewayConfig() if loaded is None else loaded.gateway
     named = {
         "listen": args.listen,
         "keys": args.keys,
@@ -85,7 +86,23 @@ def _config(args: argparse.Namespace) -> GatewayConfig:
         "grace_s": args.grace,
         "console": False if args.no_console else None,
     }
-    return replace(config, **{name: value for name, value in named.items() if value is not None})
+    config = replace(config, **{name: value for name, value in named.items() if value is not None})
+    if loaded is not None:
+        _refuse_itself(config, loaded.backends)
+    return config
+
+
+def _refuse_itself(config: GatewayConfig, backends: Sequence[BackendSpec]) -> None:
+    """Raise ConfigError for a backend that is this gateway: it would ask itself, until every deadline has passed."""
+    from hybrid_llm.backends.http.settings import HttpSettings
+
+    host, port = config.address
+    for each in backends:
+        if not isinstance(each, HttpSettings) or not each.is_local or each.endpoint != f"{each.host}:{port}":
+            continue
+        if host in (each.host, "localhost", *_EVERYWHERE):
+            remedy = "choose another port with --listen, or correct `base_url`"
+            raise ConfigError(f"{each.name}: {each.base_url} is this gateway itself; {remedy}")
 
 
 def _metrics() -> PrometheusMetrics | None:
@@ -120,6 +137,10 @@ def _new_key(args: argparse.Namespace) -> int:
     if args.keys is None:
         raise ConfigError("--new-key needs --keys FILE, to which the key is added")
     path: Path = args.keys
+    from hybrid_llm.gateway.config import Keys
+
+    if path.exists():
+        Keys.read(path)
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     secret = f"hl-{secrets.token_urlsafe(32)}"
     entries.append({"sha256": hashlib.sha256(secret.encode()).hexdigest(), "tenant": args.new_key})
@@ -127,8 +148,6 @@ def _new_key(args: argparse.Namespace) -> int:
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(entries, file, indent=2)
         file.write("\n")
-    from hybrid_llm.gateway.config import Keys
-
     try:
         Keys.read(temporary)
         temporary.replace(path)

@@ -178,9 +178,19 @@ async def _health(gateway: Gateway, _: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+def _where(path: str) -> str:
+    """What was meant by *path*, which no route has: at times it is one of ours under a wrong base URL."""
+    routes = {operation.path for operation in OPERATIONS.values()}
+    if f"/v1{path}" in routes:
+        return f"/v1{path} is there; end the base URL of the client with /v1"
+    if path.startswith("/v1/v1/") and path.removeprefix("/v1") in routes:
+        return f"{path.removeprefix('/v1')} is there; leave /v1 out of the base URL of the client"
+    return "GET /v1/models, POST /v1/chat/completions and others"
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
     """What no route answers, in the form of OpenAI's APIs."""
     assert isinstance(error, HTTPException)
     code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-    failure = Failure(error.status_code, code, f"{error.detail}: GET /v1/models, POST /v1/chat/completions and others")
+    failure = Failure(error.status_code, code, f"{error.detail}: {_where(request.url.path)}")
     return JSONResponse(failure.as_openai(), failure.status, {**failure.headers, **(error.headers or {})})

@@ -56,6 +56,8 @@ class Keys:
         """
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path} is not there; {_MAKE} makes it", path=str(path)) from None
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}", path=str(path)) from None
         except ValueError:
@@ -74,6 +76,7 @@ class Keys:
         return found
 
 
+_MAKE: Final = "`hybrid-llm gateway --keys FILE --new-key TENANT`"
 _FORM: Final = 'write [{"sha256": "64 hex digits", "tenant": "acme", "privacy": ["phi"]}], privacy only where wanted'
 
 

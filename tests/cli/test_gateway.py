@@ -118,12 +118,27 @@ def test_the_file_sets_what_the_command_line_does_not(tmp_path: Path, capsys: py
             process.kill()
 
 
+def test_the_file_of_the_environment_sets_the_gateway_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keys and its address are not lost where `--config` does not name the file."""
+    config = tmp_path / "hybrid.yaml"
+    config.write_text(f"{CONFIG}gateway: {{listen: '0.0.0.0:1', keys: absent.json}}\n", encoding="utf-8")
+    monkeypatch.setenv("HYBRID_LLM_CONFIG", str(config))
+    assert main(["gateway"]) == 3
+    assert "absent.json" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["--listen", "0.0.0.0:8080"], "keys"),
         (["--listen", "8080"], "HOST:PORT"),
-        (["--keys", "missing.json"], "missing.json"),
+        (["--keys", "missing.json"], "missing.json is not there; `hybrid-llm gateway --keys FILE --new-key TENANT`"),
+        (["--keys", "BROKEN", "--new-key", "acme"], "it is no list of keys"),
+        (["--listen", "127.0.0.1:18080", "--config", "ITSELF"], "http://127.0.0.1:18080/v1 is this gateway itself"),
+        (["--listen", "localhost:18080", "--config", "ITSELF"], "is this gateway itself"),
+        (["--listen", "0.0.0.0:18080", "--keys", "KEYS", "--config", "ITSELF"], "is this gateway itself"),
         (["--config", "missing.yaml"], "missing.yaml"),
         (["--new-key", "acme"], "--keys"),
         (["--listen", "192.0.2.1:8080", "--keys", "KEYS"], "--listen"),
@@ -136,7 +151,11 @@ def test_what_cannot_be_is_said(
     main(["gateway", "--keys", str(keys), "--new-key", "acme"])
     config.write_text(CONFIG, encoding="utf-8")
     capsys.readouterr()
-    words = [str(keys) if word == "KEYS" else word for word in options]
+    broken, itself = tmp_path / "broken.json", tmp_path / "itself.yaml"
+    broken.write_text("{}", encoding="utf-8")
+    itself.write_text('{version: 1, backends: {a: {kind: openai, base_url: "http://127.0.0.1:18080/v1", model: m}}}')
+    files = {"KEYS": keys, "BROKEN": broken, "ITSELF": itself}
+    words = [str(files.get(word, word)) for word in options]
     if "--config" not in words and "--new-key" not in words:
         words += ["--config", str(config)]
     assert main(["gateway", *words]) == 3

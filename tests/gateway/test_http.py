@@ -401,6 +401,12 @@ def test_what_is_there_no_route_for(serve: Serve) -> None:
     url = serve(*fakes())
     assert send(url, "/v1/audio", ASKED).document["error"]["code"] == "unknown_url"
     assert send(url, CHAT, method="GET").document["error"]["code"] == "method_not_allowed"
+    for path, said in (
+        ("/chat/completions", "end the base URL of the client with /v1"),
+        ("/v1/v1/messages", "/v1/messages is there; leave /v1 out of the base URL"),
+        ("/v1/audio", "GET /v1/models"),
+    ):
+        assert said in send(url, path, ASKED).document["error"]["message"]
 
 
 def test_logs_hold_no_text(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
