@@ -17,7 +17,7 @@ from typing import Any, Final
 import httpx
 
 from hybrid_llm.backends.http.document import error_of, object_of, text_of
-from hybrid_llm.backends.wire.handshake import NO_ROUTE
+from hybrid_llm.backends.wire.handshake import NO_ROUTE, NOT_TLS
 from hybrid_llm.core.errors import (
     AuthenticationFailed,
     BackendError,
@@ -44,6 +44,10 @@ _LONGEST_WAIT_S: Final = 86_400.0
 _OVERLOADED: Final = frozenset({429, 503, 529})
 _NOT_FOUND: Final = frozenset({404, 405, 501})
 """The route or the model is not there."""
+_MEANS: Final[Mapping[int, str]] = {
+    404: ": it does not have the model, or `base_url` is not where its API begins, such as at /v1",
+}
+"""What a status is most often the result of."""
 STATUS_OF: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -72,7 +76,7 @@ _UNITS_S: Final[Mapping[str, float]] = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 36
 def refusal(status: int, headers: Mapping[str, str], document: Any, *, backend: str) -> BackendError:
     """The error that an answer with *status* means; *document* is its body, where that is JSON."""
     codes = _codes(document)
-    said = f"{backend} answered {status}"
+    said = f"{backend} answered {status}{_MEANS.get(status, '')}"
     if status in _OVERLOADED and not codes & _QUOTA:
         return BackendOverloaded(said, backend=backend, retry_after=retry_after(headers))
     if codes & _QUOTA or status == 402:
@@ -177,8 +181,8 @@ def transport(error: Exception, received: int, *, backend: str) -> HybridLLMErro
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return BackendUnavailable(f"{backend} did not answer in time", backend=backend, reason="no_response")
         case httpx.ConnectError():
-            reason = _why_unreachable(error)
-            return BackendUnavailable(f"{backend} cannot be reached: {reason}", backend=backend, reason=reason)
+            reason, text = _why_unreachable(error)
+            return BackendUnavailable(f"{backend} cannot be reached: {text}", backend=backend, reason=reason)
         case httpx.TimeoutException():
             return _silent(received, backend)
     return interrupted(received, "the connection broke off", backend=backend)
@@ -196,11 +200,18 @@ def _silent(received: int, backend: str) -> BackendError:
     return BackendUnavailable(text, backend=backend, reason="no_response")
 
 
-def _why_unreachable(error: Exception) -> str:
+def _why_unreachable(error: Exception) -> tuple[str, str]:
+    """The code and the text of the reason why no connection came about."""
+    if failed := next((each for each in _causes(error) if isinstance(each, ssl.SSLError)), None):
+        is_plain = failed.reason in NOT_TLS
+        return "disconnected", "it does not speak TLS; is it http?" if is_plain else "the TLS handshake broke off"
     if _in_causes(error, socket.gaierror):
-        return "unresolved"
-    is_unroutable = any(isinstance(each, OSError) and each.errno in NO_ROUTE for each in _causes(error))
-    return "no_route" if is_unroutable else "refused"
+        return "unresolved", "its name does not resolve"
+    if any(isinstance(each, OSError) and each.errno in NO_ROUTE for each in _causes(error)):
+        return "no_route", "no route to host"
+    if _in_causes(error, ConnectionResetError):
+        return "disconnected", "the connection was reset"
+    return "refused", "connection refused"
 
 
 def _in_causes(error: BaseException | None, kind: type[BaseException]) -> bool:

@@ -15,12 +15,17 @@ from hybrid_llm.core.hosts import canonical_host, is_loopback
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.secret import Secret, secret_table
 
+_ROUTES: Final = ("/chat/completions", "/completions", "/responses", "/messages")
+"""How the URL of a route ends, which is at times written in place of that of the server."""
+
 
 def _url(text: str) -> str:
     """*text*, if it is an HTTP URL of a server; ValueError with what is wrong with it."""
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
         raise ValueError(f"`{text}` is no URL of a server, such as http://127.0.0.1:8000/v1")
+    if route := next((each for each in _ROUTES if parts.path.rstrip("/").endswith(each)), ""):
+        raise ValueError(f"`{text}` is the URL of one route; leave out {route}")
     canonical_host(parts.hostname)
     _ = parts.port  # ValueError if it is none
     return text

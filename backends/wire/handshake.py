@@ -29,7 +29,7 @@ NO_ROUTE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDO
 """Error numbers with which the kernel reports that it cannot send to an address at all."""
 
 _ANY_PORT: Final = 9
-_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
+NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_MESSAGE", "PACKET_LENGTH_TOO_LONG"})
 _VERIFY: Final = {
     7: "has a signature that is not of {ca}; it may be another authority of the same name",
     9: "is not yet valid; check the clocks",
@@ -262,7 +262,7 @@ def _tls_failure(
     error: ssl.SSLError, address: Address, files: TLSFiles, backend: str
 ) -> UntrustedPeer | AuthenticationFailed | BackendUnavailable:
     reason = error.reason or ""
-    if reason in _NOT_TLS:
+    if reason in NOT_TLS:
         return UntrustedPeer(f"{address} does not speak TLS; is it one of our nodes?", backend=backend)
     if "PROTOCOL_VERSION" in reason or reason == "UNSUPPORTED_PROTOCOL":
         return UntrustedPeer(f"{address} does not speak TLS 1.3, the only version in use", backend=backend)

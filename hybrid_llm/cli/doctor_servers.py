@@ -18,7 +18,10 @@ _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
     (errors.AuthenticationFailed, "correct the key that `api_key` names, or name one"),
     (errors.PermissionDenied, "use a key that may list models and use this one"),
     (errors.UntrustedPeer, "name the authority of the server's certificate with `ca`, or correct `base_url`"),
-    (errors.BackendUnavailable, "start the server, or correct `base_url`; check for a firewall"),
+    (
+        errors.BackendUnavailable,
+        "start the server, or correct `base_url`: http or https, host, port; check for a firewall",
+    ),
 )
 _RERUN: Final = "fix what the message says, then run `hybrid-llm doctor` again"
 
@@ -35,6 +38,13 @@ def check_server(check: str, settings: HttpSettings, backend: Any) -> Iterator[F
         return
     yield from _model(check, settings, known)
     can = backend.capabilities
+    if (
+        not known.server
+        and known.lists_model is None
+        and settings.kind == "openai"
+        and not settings.url.path.strip("/")
+    ):
+        yield warning(check, f"{settings.base_url} lists no models", "end `base_url` with /v1, as most servers have it")
     window = f"{can.context_window} tokens" if can.context_window else "a context window that is not known"
     able = f"tools {_yes(can.tools)}, JSON Schema {_yes(can.output_schema)}"
     yield ok(check, f"{settings.address} is {known.server or 'a server of no kind that we know'}; {window}, {able}")

@@ -71,6 +71,20 @@ def test_a_server_of_others_is_asked_what_it_is(cli, tmp_path, reported, model, 
     assert server.bodies == []
 
 
+def test_a_url_without_its_path_is_a_warning(cli, tmp_path):
+    config = tmp_path / "hybrid.yaml"
+    with scripted([]) as server:
+        server.described = {"/v1/models": VLLM}
+        url = server.url.removesuffix("/v1")
+        config.write_text(f'version: 1\nbackends: {{cloud: {{kind: openai, base_url: "{url}", model: m}}}}')
+        found = [item for item in examine(cli, "--config", config) if item["check"] == "backend cloud"]
+    assert [item["status"] for item in found] == ["warning", "ok"]
+    assert (found[0]["message"], found[0]["remedy"]) == (
+        f"{url} lists no models",
+        "end `base_url` with /v1, as most servers have it",
+    )
+
+
 def test_a_server_that_cannot_be_reached_and_one_in_the_clear_are_named(cli, tmp_path):
     config = tmp_path / "hybrid.yaml"
     clear = '{kind: anthropic, base_url: "http://192.0.2.1:9", model: m, insecure: true, connect_timeout: 50ms}'

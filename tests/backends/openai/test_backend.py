@@ -224,6 +224,27 @@ class TestFailures:
         with scripted([head(), *[b": ping\n\n", 0.05] * 200]) as server, pytest.raises(errors.DeadlineExceeded):
             answer(server.url, cleared(deadline=0.5))
 
+    def test_a_server_that_speaks_no_tls(self) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+
+        def refuse() -> None:
+            for _ in range(2):  # the call, and the question beside it
+                with listener.accept()[0] as connection:
+                    connection.recv(4096)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(errors.BackendUnavailable, match="does not speak TLS; is it http") as raised:
+            answer(f"https://127.0.0.1:{listener.getsockname()[1]}/v1")
+        assert raised.value.reason == "disconnected"
+        thread.join(10)
+        listener.close()
+
+    def test_a_path_that_is_not_there(self) -> None:
+        with scripted(failed(404, {})) as server, pytest.raises(errors.RequestRejected, match="`base_url`"):
+            answer(server.url)
+
     def test_a_certificate_that_is_not_trusted(self, tmp_path: Path) -> None:
         import ssl
 
@@ -362,10 +383,21 @@ class TestWhatIsSent:
                 assert server.headers[0][header].endswith("sk-secret")
         assert "sk-secret" not in repr(opened("http://127.0.0.1:9/v1", api_key=Secret(file=path)))
 
-    @pytest.mark.parametrize("key", [Secret(env="NO_SUCH_KEY"), Secret(file=Path("/no/such"))])
-    def test_a_key_that_is_not_there_is_said(self, key: Secret) -> None:
-        with pytest.raises(errors.ConfigError, match="api_key"):
+    @pytest.mark.parametrize(
+        ("key", "said"),
+        [
+            (Secret(env="NO_SUCH_KEY"), "api_key: the environment variable NO_SUCH_KEY is not set"),
+            (Secret(env="AN_EMPTY_KEY"), "api_key: the environment variable AN_EMPTY_KEY is empty"),
+            (Secret(env="A_CUT_KEY"), "api_key: the environment variable A_CUT_KEY holds a line break"),
+            (Secret(file=Path("/no/such")), "api_key: /no/such cannot be read: No such file or directory"),
+        ],
+    )
+    def test_a_key_that_cannot_be_used_is_said(self, key: Secret, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AN_EMPTY_KEY", " ")
+        monkeypatch.setenv("A_CUT_KEY", "sk-one\nsk-two")
+        with pytest.raises(errors.ConfigError, match=said) as raised:
             opened("http://127.0.0.1:9/v1", api_key=key)
+        assert "sk-" not in str(raised.value)
 
     def test_a_request_that_is_not_cleared_for_the_place_is_not_sent(self) -> None:
         with scripted([head(), events(*WHOLE)]) as server:
@@ -433,6 +465,7 @@ class TestSpec:
             ({"base_url": "ftp://x/v1"}, "URL"),
             ({"base_url": "http://user:pw@127.0.0.1/v1"}, "URL"),
             ({"base_url": "http://127.0.0.1:99999/v1"}, "base_url"),
+            ({"base_url": "http://127.0.0.1/v1/chat/completions"}, "leave out /chat/completions"),
             ({"base_url": "http://127.0.0.1/v1", "dialect": "klingon"}, "dialect"),
             ({"base_url": "http://127.0.0.1/v1", "api_key": {}}, "api_key"),
             ({"base_url": "http://127.0.0.1/v1", "ca": "missing.pem"}, "missing.pem"),
