@@ -63,6 +63,10 @@ class ToolCall:
             raise HybridLLMError("the arguments of this tool call are no JSON object")
         return values
 
+    def as_openai(self) -> dict[str, Any]:
+        """The call as a part of a message in OpenAI's form."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
     @property
     def is_whole(self) -> bool:
         """Whether the arguments are a whole JSON object."""

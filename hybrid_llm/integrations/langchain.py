@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, Generation, Usage
-from hybrid_llm.core.request import GenerateOptions
+from hybrid_llm.core.request import GenerateOptions, Message
+from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.common import AUTO, aclient_for, both, client_for, details, mapped, options_of
 from hybrid_llm.integrations.openai_form import as_options, tools_of
 from hybrid_llm.router.client import HybridLLM
@@ -222,26 +223,25 @@ class ChatHybridLLM(ListedOptionFields, BaseChatModel):
         return client_for(self.client, self.config).count_tokens(prompt_of(messages), tools=offered or None)
 
 
-def prompt_of(messages: Sequence[BaseMessage]) -> list[Json]:
+def prompt_of(messages: Sequence[BaseMessage]) -> list[Message | Json]:
     """The conversation as `generate` takes it: texts, tool calls and their results, reasoning.
 
     Raises:
         InvalidRequest: a message has parts that LangChain does not know.
     """
-    prompt: list[Json] = []
+    prompt: list[Message | Json] = []
     for message in messages:
         prompt += [_of_assistant(message)] if isinstance(message, AIMessage) else _of_other(message)
     return prompt
 
 
-def _of_assistant(message: AIMessage) -> Json:
+def _of_assistant(message: AIMessage) -> Message:
     reasoning = [str(block.get("reasoning", "")) for block in message.content_blocks if block["type"] == "reasoning"]
     calls = [
-        {"id": call["id"], "function": {"name": call["name"], "arguments": json.dumps(call["args"])}}
+        ToolCall(id=call["id"] or "", name=call["name"], arguments=json.dumps(call["args"]))
         for call in message.tool_calls
     ]
-    turn: Json = {"role": "assistant", "content": str(message.text), "reasoning_content": "\n".join(reasoning)}
-    return turn | ({"tool_calls": calls} if calls else {})
+    return Message(role="assistant", content=str(message.text), reasoning="\n".join(reasoning), tool_calls=tuple(calls))
 
 
 def _of_other(message: BaseMessage) -> list[Json]:

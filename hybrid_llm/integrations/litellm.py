@@ -18,7 +18,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.integrations.common import Config, aclient_for, both, client_for, details, mapped, options_of
-from hybrid_llm.integrations.openai_form import as_options, call_of
+from hybrid_llm.integrations.openai_form import as_options
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import failure_of
 
@@ -129,7 +129,7 @@ def _response(client: HybridLLM, generation: Generation) -> ModelResponse:
     made = details(client, generation)
     message = Message(
         content=generation.text or None,
-        tool_calls=[call_of(call) for call in generation.tool_calls],
+        tool_calls=[call.as_openai() for call in generation.tool_calls],
         reasoning_content=generation.reasoning or None,
         provider_specific_fields={"hybrid": made},
     )

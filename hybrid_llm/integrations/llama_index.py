@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybrid_llm.core.errors import InvalidRequest, OutputInvalid
 from hybrid_llm.core.extras import install_hint
@@ -20,7 +20,7 @@ from hybrid_llm.core.limits import DEFAULT_MAX_TOKENS
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.common import AUTO, aclient_for, client_for, details, options_of
-from hybrid_llm.integrations.openai_form import as_options, call_of
+from hybrid_llm.integrations.openai_form import as_options
 from hybrid_llm.router.client import HybridLLM as Client
 from hybrid_llm.router.names import backends_of
 
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Json = dict[str, Any]
-Block = ThinkingBlock | TextBlock | ToolCallBlock
+Block: TypeAlias = "ThinkingBlock | TextBlock | ToolCallBlock"
 _ROLES = {
     MessageRole.CHATBOT: "assistant",
     MessageRole.MODEL: "assistant",
@@ -267,19 +267,19 @@ def _turn(message: ChatMessage, at: int) -> Json:
     if turn["role"] == "tool":
         turn["tool_call_id"] = message.additional_kwargs.get("tool_call_id") or ""
     calls = [_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
-    calls = calls or list(message.additional_kwargs.get("tool_calls") or ())
+    turn["tool_calls"] = calls or message.additional_kwargs.get("tool_calls")
     for block in message.blocks:
         if isinstance(block, ThinkingBlock):
             turn["reasoning_content"] = turn.get("reasoning_content", "") + (block.content or "")
         elif not isinstance(block, TextBlock | CachePoint | ToolCallBlock):
             kind = type(block).__name__
             raise InvalidRequest(f"prompt: messages[{at}]: a {kind} is no text; only texts are taken", field="prompt")
-    return turn | ({"tool_calls": calls} if calls else {})
+    return turn
 
 
-def _call(block: ToolCallBlock) -> Json:
+def _call(block: ToolCallBlock) -> ToolCall:
     arguments = block.tool_kwargs if isinstance(block.tool_kwargs, str) else json.dumps(block.tool_kwargs)
-    return {"id": block.tool_call_id or "", "function": {"name": block.tool_name, "arguments": arguments}}
+    return ToolCall(id=block.tool_call_id or "", name=block.tool_name, arguments=arguments)
 
 
 def _response(client: Client, generation: Generation) -> ChatResponse:
@@ -303,15 +303,13 @@ def _so_far(parts: AnswerParts, chunk: Chunk) -> ChatResponse:
 
 def _message(text: str, reasoning: str, calls: Sequence[ToolCall]) -> ChatMessage:
     """A turn; its calls are blocks, and stand where parts of LlamaIndex that are older look for them."""
-    older = {"tool_calls": [call_of(call) for call in calls]} if calls else {}
+    older = {"tool_calls": [call.as_openai() for call in calls]} if calls else {}
     return ChatMessage(
         role=MessageRole.ASSISTANT, blocks=list(_blocks(text, reasoning, calls)), additional_kwargs=older
     )
 
 
-def _blocks(
-    text: str, reasoning: str, calls: Sequence[ToolCall]
-) -> Iterator[ThinkingBlock | TextBlock | ToolCallBlock]:
+def _blocks(text: str, reasoning: str, calls: Sequence[ToolCall]) -> Iterator[Block]:
     if reasoning:
         yield ThinkingBlock(content=reasoning)
     yield TextBlock(text=text)

@@ -5,11 +5,15 @@ It is found by its entry point. Every run of that command imports this file, so 
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.request import Message as Turn
+from hybrid_llm.core.request import Role
+from hybrid_llm.core.tools import ToolCall
 
 try:
     import llm
@@ -126,48 +130,43 @@ def _options(client: HybridLLM, prompt: llm.Prompt, conversation: Any) -> Genera
     return options_of(client, {}, call)
 
 
-def prompt_of(messages: list[Message]) -> list[Json]:
+def prompt_of(messages: list[Message]) -> list[Turn]:
     """The conversation as `generate` takes it; a system prompt that is said again is said once.
 
     Raises:
         InvalidRequest: a message has an attachment.
     """
-    prompt: list[Json] = []
+    prompt: list[Turn] = []
     system = ""
     for message in messages:
         for turn in _turns(message):
-            if turn["role"] == "system" and turn["content"] == system:
+            if turn.role == "system" and turn.content == system:
                 continue
-            system = turn["content"] if turn["role"] == "system" else system
+            system = turn.content if turn.role == "system" else system
             prompt.append(turn)
     return prompt
 
 
-def _turns(message: Message) -> Iterator[Json]:
+def _turns(message: Message) -> Iterator[Turn]:
     from llm.parts import AttachmentPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 
-    texts: list[str] = []
-    reasoning: list[str] = []
-    calls: list[Json] = []
     for part in message.parts:
-        match part:
-            case TextPart():
-                texts.append(part.text)
-            case ReasoningPart():
-                reasoning.append(part.text)
-            case ToolCallPart():
-                calls.append(_call(part))
-            case ToolResultPart() if not part.attachments:
-                yield {"role": "tool", "tool_call_id": part.tool_call_id or "", "content": part.output}
-            case AttachmentPart() | ToolResultPart():
-                raise InvalidRequest("prompt: attachments are no text; only texts are taken", field="prompt")
+        if isinstance(part, AttachmentPart) or (isinstance(part, ToolResultPart) and part.attachments):
+            raise InvalidRequest("prompt: attachments are no text; only texts are taken", field="prompt")
+        if isinstance(part, ToolResultPart):
+            yield Turn(role="tool", tool_call_id=part.tool_call_id or "", content=part.output)
     if message.role != "tool":
-        more = {"reasoning_content": "".join(reasoning)} | ({"tool_calls": calls} if calls else {})
-        yield {"role": message.role, "content": "".join(texts)} | (more if message.role == "assistant" else {})
+        yield Turn(
+            role=cast(Role, message.role),
+            content="".join(part.text for part in message.parts if isinstance(part, TextPart)),
+            reasoning="".join(part.text for part in message.parts if isinstance(part, ReasoningPart)),
+            tool_calls=tuple([_call(part) for part in message.parts if isinstance(part, ToolCallPart)]),
+        )
 
 
-def _call(part: Any) -> Json:
-    return {"id": part.tool_call_id or "", "function": {"name": part.name, "arguments": part.arguments}}
+def _call(part: Any) -> ToolCall:
+    arguments = part.arguments if isinstance(part.arguments, str) else json.dumps(part.arguments)
+    return ToolCall(id=part.tool_call_id or "", name=part.name, arguments=arguments)
 
 
 def _events(chunk: Chunk, *, hide_reasoning: bool) -> Iterator[StreamEvent]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hybrid_llm.core.errors import InvalidRequest
-from hybrid_llm.core.tools import Tool, ToolCall
+from hybrid_llm.core.tools import Tool
 
 
 def as_options(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,11 +42,6 @@ def tool_of(name: str, description: str | None, parameters: Mapping[str, Any] | 
     """A tool of a JSON Schema; without one it takes no arguments."""
     schema = dict(parameters or {"type": "object", "properties": {}})
     return Tool(name=name, description=description or "", parameters=json.dumps(schema))
-
-
-def call_of(call: ToolCall) -> dict[str, Any]:
-    """A call as it is part of a message."""
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def schema_of(response_format: Mapping[str, Any] | None) -> dict[str, Any] | None:

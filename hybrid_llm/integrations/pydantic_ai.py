@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hybrid_llm.core.errors import HybridLLMError, NoEligibleBackend, SecurityError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
-from hybrid_llm.core.request import GenerateOptions
+from hybrid_llm.core.request import GenerateOptions, Message
 from hybrid_llm.integrations.common import AUTO, Config, aclient_for, both, details, mapped, options_of
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.failures import Failure, failure_of
@@ -188,7 +188,7 @@ class HybridModel(Model[None]):
         own = (self.settings or {}).get("hybrid_privacy")
         return options_of(client, {"privacy": own}, call, model=self._model_name)
 
-    def _prompt(self, messages: Sequence[ModelMessage], parameters: ModelRequestParameters) -> list[Json]:
+    def _prompt(self, messages: Sequence[ModelMessage], parameters: ModelRequestParameters) -> list[Message]:
         instructions = self._get_instruction_parts(messages, parameters) or ()
         return prompt_of(messages, [part.content for part in instructions])
 

@@ -24,6 +24,8 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ToolOrOutput
 
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.request import Message
+from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.openai_form import tool_of
 
 Json = dict[str, Any]
@@ -57,33 +59,33 @@ def _chosen(choice: Any, parameters: ModelRequestParameters) -> tuple[frozenset[
     return frozenset(choice), True
 
 
-def prompt_of(messages: Sequence[ModelMessage], instructions: Sequence[str]) -> list[Json]:
+def prompt_of(messages: Sequence[ModelMessage], instructions: Sequence[str]) -> list[Message]:
     """The conversation as `generate` takes it; *instructions* stand after the system prompts that begin it.
 
     Raises:
         InvalidRequest: a part is no text, such as an image.
     """
     prompt = [turn for message in messages for turn in _turns(message)]
-    said = [{"role": "system", "content": each} for each in instructions]
-    at = next((at for at, turn in enumerate(prompt) if turn["role"] != "system"), len(prompt))
+    said = [Message(role="system", content=each) for each in instructions]
+    at = next((at for at, turn in enumerate(prompt) if turn.role != "system"), len(prompt))
     return [*prompt[:at], *said, *prompt[at:]]
 
 
-def _turns(message: ModelMessage) -> Iterator[Json]:
+def _turns(message: ModelMessage) -> Iterator[Message]:
     if isinstance(message, ModelRequest):
         yield from map(_asked, message.parts)
     else:
         yield _answered(message.parts)
 
 
-def _asked(part: ModelRequestPart) -> Json:
+def _asked(part: ModelRequestPart) -> Message:
     match part:
         case SystemPromptPart():
-            return {"role": "system", "content": part.content}
+            return Message(role="system", content=part.content)
         case UserPromptPart():
-            return {"role": "user", "content": _text(part)}
+            return Message(role="user", content=_text(part))
         case ToolReturnPart() if not part.files:
-            return {"role": "tool", "tool_call_id": part.tool_call_id, "content": part.model_response_str()}
+            return Message(role="tool", tool_call_id=part.tool_call_id, content=part.model_response_str())
         case ToolReturnPart():
             raise InvalidRequest("prompt: a tool returned a file; only texts are taken", field="prompt")
     raise UserError(f"`{type(part).__name__}` needs `model.prepare_messages(messages)`, which agents call themselves")
@@ -100,16 +102,16 @@ def _text(part: UserPromptPart) -> str:
     return "\n".join(texts)
 
 
-def _answered(parts: Sequence[ModelResponsePart]) -> Json:
+def _answered(parts: Sequence[ModelResponsePart]) -> Message:
     """One turn; what a provider's own tools left in it is not sent to another."""
     calls = [
-        {"id": part.tool_call_id, "function": {"name": part.tool_name, "arguments": part.args_as_json_str()}}
+        ToolCall(id=part.tool_call_id, name=part.tool_name, arguments=part.args_as_json_str())
         for part in parts
         if isinstance(part, ToolCallPart)
     ]
-    return {
-        "role": "assistant",
-        "content": "\n\n".join(part.content for part in parts if isinstance(part, TextPart)),
-        "reasoning_content": "\n\n".join(part.content for part in parts if isinstance(part, ThinkingPart)),
-        **({"tool_calls": calls} if calls else {}),
-    }
+    return Message(
+        role="assistant",
+        content="\n\n".join(part.content for part in parts if isinstance(part, TextPart)),
+        reasoning="\n\n".join(part.content for part in parts if isinstance(part, ThinkingPart)),
+        tool_calls=tuple(calls),
+    )

@@ -30,6 +30,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hybrid_llm import HybridLLM, errors
 from hybrid_llm.integrations.langchain import ChatHybridLLM, prompt_of
+from hybrid_llm.router.conversation import messages_of
 from tests.clients.conftest import Pair
 
 SECRET = "The patient is Jane."
@@ -182,9 +183,10 @@ def test_a_conversation_with_tools_becomes_ours() -> None:
             ToolMessage("sunny", tool_call_id="1", name="weather"),
         ]
     )
-    assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "tool"]
-    assert turns[2]["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city": "K\\u00f6ln"}'}
-    assert turns[3] == {"role": "tool", "tool_call_id": "1", "content": "sunny"}
+    system, user, assistant, tool = messages_of(turns)
+    assert (system.content, user.content) == ("Be brief.", "How is\nKöln?")
+    assert assistant.tool_calls[0].values == {"city": "Köln"}
+    assert (tool.content, tool.tool_call_id) == ("sunny", assistant.tool_calls[0].id)
 
 
 def test_an_unknown_part_of_a_message_is_refused_without_its_text(llm: HybridLLM) -> None:

@@ -18,6 +18,7 @@ from llama_index.core.tools import FunctionTool
 from hybrid_llm import HybridLLM as Client
 from hybrid_llm import errors
 from hybrid_llm.integrations.llama_index import HybridLLM, prompt_of
+from hybrid_llm.router.conversation import messages_of
 from tests.clients.conftest import Pair
 
 ANSWER = "It is sunny, and the answer is yes."
@@ -145,10 +146,10 @@ def test_a_conversation_with_tools_becomes_ours() -> None:
             ChatMessage(role=MessageRole.TOOL, content="sunny", additional_kwargs={"tool_call_id": "1"}),
         ]
     )
-    assert [turn["role"] for turn in turns] == ["system", "user", "assistant", "tool"]
-    assert turns[1]["content"] == "How is\nBonn?"
-    assert turns[2]["tool_calls"][0]["function"] == {"name": "weather", "arguments": '{"city": "Bonn"}'}
-    assert turns[3]["tool_call_id"] == "1"
+    system, user, assistant, tool = messages_of(turns)
+    assert (system.content, user.content) == ("Be brief.", "How is\nBonn?")
+    assert assistant.tool_calls[0].values == {"city": "Bonn"}
+    assert (tool.content, tool.tool_call_id) == ("sunny", assistant.tool_calls[0].id)
 
 
 def test_an_image_is_refused(llm: Client) -> None:

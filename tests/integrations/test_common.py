@@ -18,7 +18,7 @@ from hybrid_llm.core.errors import HybridLLMError
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.common import aclient_for, both, client_for, details, mapped, options_of
-from hybrid_llm.integrations.openai_form import call_of, schema_of, tools_of
+from hybrid_llm.integrations.openai_form import schema_of, tools_of
 from hybrid_llm.policies import parse_policy
 from tests.fakes import FakeBackend
 
@@ -148,7 +148,7 @@ def test_tools_and_formats_of_openai():
     )
     assert (tool.name, tool.description, json.loads(tool.parameters)) == ("weather", "Tells.", schema)
     assert json.loads(bare.parameters) == {"type": "object", "properties": {}}
-    assert call_of(ToolCall(id="1", name="now"))["function"] == {"name": "now", "arguments": "{}"}
+    assert ToolCall(id="1", name="now").as_openai()["function"] == {"name": "now", "arguments": "{}"}
     assert schema_of({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}) == schema
     assert (schema_of({"type": "json_object"}), schema_of({"type": "text"}), schema_of(None)) == (
         {"type": "object"},
