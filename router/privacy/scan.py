@@ -16,6 +16,7 @@ from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.core.request import Request
 from hybrid_llm.policies import TagRule
 from hybrid_llm.router.privacy.detectors import Prepared, find_with, prepare
+from hybrid_llm.router.privacy.pseudonyms.notation import capitals
 from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.structured import Structured
 
@@ -105,7 +106,10 @@ class Scan:
                 if found or len(text) > _SHORT:
                     look()
                 some = find_with(detector, each, text)
-                found.append(self.structures[len(found)].private(_checked_findings(name, text, some)) if some else ())
+                if some:
+                    whole = tuple([_checked(name, text, finding) for finding in looked(some)])
+                    some = self.structures[len(found)].private(whole)
+                found.append(some)
             return found
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -126,27 +130,21 @@ def _masked(text: str, table: PseudonymTable) -> str:
     return "".join([*parts, text[done:]])
 
 
-def _checked_findings(name: str, text: str, found: Sequence[Finding]) -> tuple[Finding, ...]:
-    whole = tuple([each if _is_plain(each) else _plain(each) for each in looked(found)])
-    if not all(0 <= finding.start < finding.end <= len(text) for finding in whole):
+def _checked(name: str, text: str, finding: Finding) -> Finding:
+    """A *finding* of the detector *name*, whose name takes the place of a kind that would show some of the value.
+
+    Raises:
+        ValueError: it is not inside the *text*, or its kind is not a name.
+    """
+    kind, start, end = finding.kind, index(finding.start), index(finding.end)
+    if not 0 <= start < end <= len(text):
         raise ValueError("a finding is not inside its text")
-    if not all(finding.kind == name or _is_kind(finding, text) for finding in whole):
-        raise ValueError("a kind is not a name, or is a piece of the text")
-    return whole
-
-
-def _is_plain(finding: Finding) -> bool:
-    return type(finding) is Finding and type(finding.start) is int and type(finding.end) is int
-
-
-def _plain(finding: Finding) -> Finding:
-    return Finding(kind=finding.kind, start=index(finding.start), end=index(finding.end))
-
-
-def _is_kind(finding: Finding, text: str) -> bool:
-    """Whether the kind may appear in a pseudonym: an identifier that does not occur in the value itself."""
-    kind = finding.kind
-    return kind.isidentifier() and kind.casefold() not in text[finding.start : finding.end].casefold()
+    if kind != name:
+        if not kind.isidentifier():
+            raise ValueError("a kind is not a name")
+        if capitals(kind) in capitals(text[start:end]):
+            kind = name
+    return Finding(kind=kind, start=start, end=end)
 
 
 def _is_ours(finding: Finding, text: str, ours: Sequence[tuple[int, int]]) -> bool:

@@ -26,7 +26,7 @@ MUTANTS = (
     Mutant("nothing may stand in a type", f"{_NOTATION}:_IN_TYPE", in_text("]?", "]{0}")),
     Mutant("nothing may stand in a code", f"{_NOTATION}:_IN_CODE", in_text("]?", "]{0}")),
     Mutant("capitals only", f"{_NOTATION}:_any", swap("alphabet + alphabet.lower()", "alphabet")),
-    Mutant("a type may hold digits", f"{_NOTATION}:type_of", swap("'A' <= c <= 'Z'", "c.isalnum()")),
+    Mutant("a type may hold digits", f"{_NOTATION}:capitals", swap("'A' <= c <= 'Z'", "c.isalnum()")),
     Mutant(
         "a short start of a type is not held back",
         f"{_NOTATION}:_beginning",

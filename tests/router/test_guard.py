@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
@@ -69,6 +70,17 @@ class Misled:
         yield from self._findings  # type: ignore[misc]  # some are no findings: that is what is tried
 
 
+class Labelling:
+    """A detector that calls *value*, wherever it is, a finding of *kind*."""
+
+    def __init__(self, name: str, value: str, kind: str) -> None:
+        self.name, self._value, self._kind = name, value, kind
+
+    def find(self, text: str) -> Iterator[Finding]:
+        for match in re.finditer(re.escape(self._value), text):
+            yield Finding(kind=self._kind, start=match.start(), end=match.end())
+
+
 @pytest.mark.parametrize(
     "finding",
     [
@@ -77,7 +89,6 @@ class Misled:
         Finding(kind="iban", start=2, end=2),
         Finding(kind="iban", start=3, end=2),
         Finding(kind="five letters", start=0, end=5),
-        Finding(kind="Words", start=0, end=5),
         (0, 5),
         None,
     ],
@@ -86,6 +97,22 @@ def test_an_invalid_finding_keeps_the_request_on_the_device_whatever_its_tag_all
     assessment = PrivacyGuard([Misled("iban", finding)]).assess(request("words"), POLICY)
     assert assessment.allowed == assessment.cacheable == {Location.EDGE}
     assert "iban failed" in assessment.blocked[Location.CLOUD]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("LOCATION_7BUO3", "location"),
+        ("relocation services", "location"),
+        ("Jane Doe", "Jane_Doe"),
+        ("O'Neill", "oneill"),
+        ("Müller", "MÜLLER"),
+    ],
+)
+def test_a_kind_that_would_show_the_value_gives_way_to_the_name_of_its_detector(text, kind):
+    assessment = PrivacyGuard([Labelling("email", text, kind)]).assess(request(f"It is {text}."), POLICY)
+    assert assessment.replaced == {"EMAIL": 1}
+    assert re.fullmatch(r"It is EMAIL_\w+\.", texts(assessment.request_for(Location.CLOUD)))
 
 
 def test_a_detector_that_fails_in_the_second_scan_keeps_the_request_on_the_device():

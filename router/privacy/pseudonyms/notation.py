@@ -60,8 +60,12 @@ _NORMAL: Final = re.compile(_SEPARATOR)
 @lru_cache(maxsize=256)
 def type_of(kind: str) -> str:
     """The type in the pseudonyms of a detector's *kind*: a short form, or up to 12 of its ASCII letters in capitals."""
-    letters = "".join(c for c in kind.upper() if "A" <= c <= "Z")
-    return _TYPES.get(kind, letters[:_LONGEST_TYPE] or "VALUE")
+    return _TYPES.get(kind, capitals(kind)[:_LONGEST_TYPE] or "VALUE")
+
+
+def capitals(text: str) -> str:
+    """The ASCII letters of *text*, in capitals: what a type shows of a kind."""
+    return "".join([c for c in text.upper() if "A" <= c <= "Z"])
 
 
 def is_mixed(alphabet: str) -> bool:
