@@ -1,8 +1,8 @@
 // The latest decisions of the gateway, without any text of the requests.
 
 import { data } from "./api.js";
-import { el, emptyState, show } from "./dom.js";
-import { clock } from "./format.js";
+import { el, emptyState, failure, show } from "./dom.js";
+import { clock, tagNames } from "./format.js";
 import { polling } from "./poll.js";
 import { reason, receipt, summary } from "./receipt.js";
 
@@ -36,13 +36,13 @@ export function decisionsView(context) {
       last = Math.max(last, ...decisions.map((each) => each.number));
       while (items.children.length > MOST) items.lastChild.remove();
     },
-    (error) => show(state, el("p", { className: "failure", textContent: error.message })),
+    (error) => show(state, failure(error.message)),
   );
   return { element, ...poll };
 }
 
 function item(decision, overview) {
-  const tags = [...decision.declared, ...decision.detected.map((tag) => `${tag} (found)`)].join(", ");
+  const tags = tagNames(decision);
   const body = el("div", {});
   const details = el(
     "details",
@@ -59,7 +59,7 @@ function item(decision, overview) {
     ),
     body,
   );
-  details.addEventListener("toggle", () => details.open && fill(body, decision, overview), { once: false });
+  details.addEventListener("toggle", () => details.open && fill(body, decision, overview));
   return el("li", {}, details);
 }
 

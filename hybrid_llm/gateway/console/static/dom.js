@@ -52,7 +52,7 @@ export function emptyState(title, text, ...more) {
 }
 
 /** A row of a table; with the tag `th`, its head. */
-export function row(cells, tag = "td") {
+function row(cells, tag = "td") {
   return el(
     "tr",
     {},
@@ -60,6 +60,46 @@ export function row(cells, tag = "td") {
       el(tag, { attrs: tag === "th" ? { scope: "col" } : {} }, cell instanceof Node ? cell : String(cell ?? "")),
     ),
   );
+}
+
+/** A table that scrolls where it is too wide; `label` names it for screen readers. */
+export function table(label, head, rows) {
+  return el(
+    "div",
+    { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": label } },
+    el(
+      "table",
+      {},
+      el("thead", {}, row(head, "th")),
+      el(
+        "tbody",
+        {},
+        rows.map((cells) => row(cells)),
+      ),
+    ),
+  );
+}
+
+/** A list of names and values; a value that is empty is left out. */
+export function facts(pairs) {
+  const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  return el(
+    "dl",
+    { className: "facts" },
+    shown.map(([name, value]) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, value))),
+  );
+}
+
+/** A bar for a share from 0 to 1. */
+export function bar(share, attrs = { "aria-hidden": "true" }) {
+  const fill = el("div", { className: share > 0.9 ? "fill high" : "fill" });
+  fill.style.width = `${Math.round(Math.min(1, Math.max(0, share)) * 100)}%`;
+  return el("div", { className: "bar-track", attrs }, fill);
+}
+
+/** What went wrong, or cannot be had now. */
+export function failure(text, attrs = {}) {
+  return el("p", { className: "failure", attrs }, icon("alert"), el("span", { textContent: text }));
 }
 
 /** Replace what `parent` holds. */

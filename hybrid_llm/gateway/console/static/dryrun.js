@@ -2,8 +2,8 @@
 
 import { data } from "./api.js";
 import { backendChoice, chosenTags, tagChoice } from "./choices.js";
-import { announce, badge, el, emptyState, icon, show } from "./dom.js";
-import { replacedValues } from "./format.js";
+import { announce, badge, el, emptyState, failure, show } from "./dom.js";
+import { sentForm, tagNames } from "./format.js";
 import { rules } from "./receipt.js";
 
 const PAUSE_MS = 600;
@@ -184,8 +184,7 @@ class DryRun {
       const found = await data("preview", { body });
       if (mine === this.asked) this.show(found);
     } catch (error) {
-      if (mine === this.asked)
-        show(this.results, el("p", { className: "failure", attrs: { role: "alert" } }, icon("alert"), error.message));
+      if (mine === this.asked) show(this.results, failure(error.message, { role: "alert" }));
     }
   }
 
@@ -255,9 +254,8 @@ function side(title, shown, other) {
       "section",
       { className: "card side" },
       el("h3", { textContent: title }),
-      el("p", { className: "failure" }, icon("alert"), shown.refused),
+      failure(shown.refused),
     );
-  const tags = [...shown.declared, ...shown.detected.map((tag) => `${tag} (found)`)].join(", ") || "none";
   return el(
     "section",
     { className: "card side" },
@@ -272,8 +270,8 @@ function side(title, shown, other) {
       { className: "facts" },
       entry("Order", "order", shown.order.join(", then ") || "no backend is eligible"),
       entry("Rule", "because", `${shown.rule}: ${shown.because}`),
-      entry("Tags", "detected", tags),
-      entry("To the cloud", "pseudonymised", form(shown)),
+      entry("Tags", "detected", tagNames(shown) || "none"),
+      entry("To the cloud", "pseudonymised", toCloud(shown)),
       Object.entries(shown.excluded).map(([name, reason]) => entry(`Not ${name}`, "excluded", reason)),
     ),
     shown.pseudonymised && shown.shown
@@ -283,7 +281,6 @@ function side(title, shown, other) {
   );
 }
 
-function form({ allowed, pseudonymised, replaced }) {
-  if (!allowed.includes("cloud")) return "nothing may leave this device";
-  return pseudonymised ? `with pseudonyms (${replacedValues(replaced)})` : "as it is";
+function toCloud(shown) {
+  return shown.allowed.includes("cloud") ? sentForm(shown) : "nothing may leave this device";
 }

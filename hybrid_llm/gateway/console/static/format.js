@@ -42,9 +42,13 @@ export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
-/** "2 email, 1 tel": what was replaced. */
-export function replacedValues(replaced) {
-  return Object.entries(replaced ?? {})
-    .map(([kind, number]) => `${number} × ${kind}`)
-    .join(", ");
+/** In which form a request leaves the device: "with pseudonyms (2 × EMAIL, 1 × TEL)". */
+export function sentForm({ pseudonymised, replaced }) {
+  const counts = Object.entries(replaced ?? {}).map(([kind, number]) => `${number} × ${kind}`);
+  return pseudonymised ? `with pseudonyms (${counts.join(", ")})` : "as it is";
+}
+
+/** The tags of a request; those that detectors set are marked. */
+export function tagNames({ declared, detected }) {
+  return [...declared, ...detected.map((tag) => `${tag} (found)`)].join(", ");
 }

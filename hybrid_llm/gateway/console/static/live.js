@@ -1,8 +1,8 @@
 // What is known now of the device, the network and each backend, as the policy would read it.
 
 import { data } from "./api.js";
-import { badge, el, emptyState, show, svg } from "./dom.js";
-import { mebibytes, milliseconds, percent } from "./format.js";
+import { badge, bar, el, emptyState, facts, show, svg } from "./dom.js";
+import { count, mebibytes, milliseconds, percent } from "./format.js";
 import { polling } from "./poll.js";
 
 const SAMPLES = 60;
@@ -46,27 +46,14 @@ function card(title, head, ...parts) {
   );
 }
 
-/** A name and a value; left out where the device has no such signal. */
-function fact(name, value) {
-  return value === null || value === undefined
-    ? null
-    : el("div", {}, el("dt", { textContent: name }), el("dd", {}, value));
-}
-
-function list(...parts) {
-  return el("dl", { className: "facts" }, parts);
-}
-
-/** A bar for a share of something, with the line of its past. */
+/** A share of something, as a bar with its name. */
 function share(name, value, text) {
   if (value === null || value === undefined) return null;
-  const bar = el("div", { className: value > 0.9 ? "fill high" : "fill" });
-  bar.style.width = `${Math.round(Math.min(1, Math.max(0, value)) * 100)}%`;
   return el(
     "div",
     { className: "share" },
     el("div", { className: "share-name" }, el("span", { textContent: name }), el("span", { textContent: text })),
-    el("div", { className: "bar-track", attrs: { "aria-hidden": "true" } }, bar),
+    bar(value),
   );
 }
 
@@ -102,12 +89,12 @@ function deviceCard(device) {
     share("Memory", used, `${mebibytes(device.memory_available_mb)} free of ${mebibytes(device.memory_total_mb)}`),
     share("Battery", device.battery, `${percent(device.battery)}${device.charging ? ", charging" : ""}`),
     share("GPU", device.gpu_load, percent(device.gpu_load)),
-    list(
-      fact("Temperature", device.temperature_c === null ? null : `${device.temperature_c.toFixed(0)} °C`),
-      fact("Stalled for memory", device.memory_pressure === null ? null : `${device.memory_pressure.toFixed(1)} %`),
-      fact("Stalled for processors", device.cpu_pressure === null ? null : `${device.cpu_pressure.toFixed(1)} %`),
-      fact("Stalled for disks", device.io_pressure === null ? null : `${device.io_pressure.toFixed(1)} %`),
-    ),
+    facts([
+      ["Temperature", device.temperature_c === null ? null : `${device.temperature_c.toFixed(0)} °C`],
+      ["Stalled for memory", device.memory_pressure === null ? null : `${device.memory_pressure.toFixed(1)} %`],
+      ["Stalled for processors", device.cpu_pressure === null ? null : `${device.cpu_pressure.toFixed(1)} %`],
+      ["Stalled for disks", device.io_pressure === null ? null : `${device.io_pressure.toFixed(1)} %`],
+    ]),
   );
 }
 
@@ -115,10 +102,10 @@ function networkCard(network) {
   return card(
     "Network",
     network.online ? badge("edge", "Online") : badge("bad", "Offline", "alert"),
-    list(
-      fact("Route", network.online ? "there is one off this device" : "none off this device"),
-      fact("Metered", network.metered === null ? "not reported" : network.metered ? "yes" : "no"),
-    ),
+    facts([
+      ["Route", network.online ? "there is one off this device" : "none off this device"],
+      ["Metered", network.metered === null ? "not reported" : network.metered ? "yes" : "no"],
+    ]),
   );
 }
 
@@ -144,24 +131,21 @@ function backendCard(state, model) {
         .join(" · "),
     }),
     share("Load", state.load, percent(state.load)),
-    list(
-      fact(
+    facts([
+      [
         "First token, predicted",
         `${milliseconds(state.predicted_ttft_ms)} ± ${milliseconds(state.predicted_ttft_error_ms)}`,
-      ),
-    ),
+      ],
+    ]),
     spark(`ttft ${state.name}`, state.predicted_ttft_ms, 1),
-    list(
-      fact("Each further token", milliseconds(state.predicted_tpot_ms)),
-      fact("Running, waiting", `${state.active}, ${state.queue}`),
-      fact("Round trip", state.rtt_ms === null ? null : milliseconds(state.rtt_ms)),
-      fact(
-        "Context window",
-        state.context_window ? `${state.context_window.toLocaleString("en")} tokens` : "not reported",
-      ),
-      fact("Breaker", state.breaker.replace("_", " ")),
-      fact("Nodes", state.members.length ? nodes(state.members) : null),
-    ),
+    facts([
+      ["Each further token", milliseconds(state.predicted_tpot_ms)],
+      ["Running, waiting", `${state.active}, ${state.queue}`],
+      ["Round trip", state.rtt_ms === null ? null : milliseconds(state.rtt_ms)],
+      ["Context window", state.context_window ? count(state.context_window, "token") : "not reported"],
+      ["Breaker", state.breaker.replace("_", " ")],
+      ["Nodes", state.members.length ? nodes(state.members) : null],
+    ]),
   );
 }
 

@@ -1,8 +1,8 @@
 // The receipt of an answer: where it was answered and why, what left the device, what was tried, and what it took.
 
 import { data } from "./api.js";
-import { badge, el, icon, row, show } from "./dom.js";
-import { count, milliseconds, money, replacedValues, signal } from "./format.js";
+import { badge, el, facts, icon, show, table } from "./dom.js";
+import { count, milliseconds, money, sentForm, signal } from "./format.js";
 
 /** Errors of the library in words; any other shows its own name. */
 const ERRORS = {
@@ -68,16 +68,6 @@ export function receipt(decision, { currency = "", prompt = null } = {}) {
 
 function section(title, ...parts) {
   return el("section", {}, el("h2", { textContent: title }), ...parts);
-}
-
-/** A list of names and values; a value that is empty is left out. */
-function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  return el(
-    "dl",
-    { className: "facts" },
-    shown.map(([name, value]) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, value))),
-  );
 }
 
 function why(decision) {
@@ -159,10 +149,10 @@ function privacy(decision, prompt) {
   ];
 }
 
-function departure({ backend, pseudonymised, replaced }, decision) {
+function departure(call, decision) {
+  const { backend } = call;
   const failed = decision.attempts.some((one) => one.backend === backend && one.error && one.error !== "Cancelled");
-  const form = pseudonymised ? `with pseudonyms (${replacedValues(replaced)})` : "as it is";
-  return `to ${backend}, ${form}${failed && backend !== decision.backend ? "; the call failed" : ""}`;
+  return `to ${backend}, ${sentForm(call)}${failed && backend !== decision.backend ? "; the call failed" : ""}`;
 }
 
 /** A button that shows the prompt as the cloud sees it, to whoever has typed it. */
@@ -217,14 +207,13 @@ function work(decision, currency) {
 
 function attempts(made) {
   if (!made.length) return null;
-  const rows = made.map((one) =>
-    row([one.backend + (one.hedge ? " (hedge)" : ""), outcome(one), one.tokens, milliseconds(one.elapsed_ms)]),
-  );
-  return el(
-    "div",
-    { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": "Attempts" } },
-    el("table", {}, el("thead", {}, row(["Attempt", "Outcome", "Tokens", "Time"], "th")), el("tbody", {}, rows)),
-  );
+  const rows = made.map((one) => [
+    one.backend + (one.hedge ? " (hedge)" : ""),
+    outcome(one),
+    one.tokens,
+    milliseconds(one.elapsed_ms),
+  ]);
+  return table("Attempts", ["Attempt", "Outcome", "Tokens", "Time"], rows);
 }
 
 function outcome({ error, reason }) {

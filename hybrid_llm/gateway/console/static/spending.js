@@ -1,7 +1,7 @@
 // What each tenant has spent, and what is left of today's budget.
 
 import { data } from "./api.js";
-import { el, emptyState, icon, row, show } from "./dom.js";
+import { bar, el, emptyState, failure, show, table } from "./dom.js";
 import { count, money } from "./format.js";
 import { polling } from "./poll.js";
 
@@ -33,14 +33,7 @@ function draw(body, spending, overview) {
       className: "lead",
       textContent: `Days begin at 00:00 UTC. ${budget === null ? "The policy sets no budget." : `Each tenant may spend ${money(budget, currency)} a day.`}`,
     }),
-    Object.entries(excluded).map(([name, why]) =>
-      el(
-        "p",
-        { className: "failure" },
-        icon("alert"),
-        el("span", { textContent: `Not for a request now: ${name}. ${why}` }),
-      ),
-    ),
+    Object.entries(excluded).map(([name, why]) => failure(`Not for a request now: ${name}. ${why}`)),
     el("h2", { textContent: "Today" }),
     el(
       "div",
@@ -49,7 +42,7 @@ function draw(body, spending, overview) {
     ),
     own.length ? null : el("p", { className: "muted", textContent: "Nothing is spent today." }),
     el("h2", { textContent: "Days" }),
-    table(lines, currency),
+    days(lines, currency),
     overview.tenant
       ? el("p", { className: "muted", textContent: `Only what ${overview.tenant} has spent: the key belongs to it.` })
       : null,
@@ -69,40 +62,19 @@ function todayCard(line, budget, currency) {
   ];
   if (used !== null)
     parts.push(
-      bar(used),
+      bar(used, { role: "img", "aria-label": `${Math.round(used * 100)} % of the budget` }),
       el("p", { className: "muted", textContent: `${money(Math.max(0, budget - total), currency)} left` }),
     );
   return el("section", { className: "card", attrs: { "aria-label": line.tenant || "no tenant" } }, parts);
 }
 
-function bar(used) {
-  const fill = el("div", { className: used > 0.9 ? "fill high" : "fill" });
-  fill.style.width = `${Math.min(100, Math.round(used * 100))}%`;
-  return el(
-    "div",
-    { className: "bar-track", attrs: { role: "img", "aria-label": `${Math.round(used * 100)} % of the budget` } },
-    fill,
-  );
-}
-
-function table(lines, currency) {
-  const rows = lines.map((line) =>
-    row([
-      line.day,
-      line.tenant || "no tenant",
-      line.requests,
-      money(line.spent, line.currency || currency),
-      money(line.reserved, line.currency || currency),
-    ]),
-  );
-  return el(
-    "div",
-    { className: "scroll", tabIndex: 0, attrs: { role: "region", "aria-label": "Spending by day" } },
-    el(
-      "table",
-      {},
-      el("thead", {}, row(["Day", "Tenant", "Requests", "Spent", "Reserved"], "th")),
-      el("tbody", {}, rows),
-    ),
-  );
+function days(lines, currency) {
+  const rows = lines.map((line) => [
+    line.day,
+    line.tenant || "no tenant",
+    line.requests,
+    money(line.spent, line.currency || currency),
+    money(line.reserved, line.currency || currency),
+  ]);
+  return table("Spending by day", ["Day", "Tenant", "Requests", "Spent", "Reserved"], rows);
 }

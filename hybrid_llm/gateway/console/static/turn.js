@@ -1,7 +1,7 @@
 // One answer on the page: it shows as it comes, and then its receipt.
 
 import { decisionOf } from "./conversation.js";
-import { announce, badge, el, icon } from "./dom.js";
+import { announce, badge, el, failure } from "./dom.js";
 import { receipt, summary } from "./receipt.js";
 
 export class Turn {
@@ -57,15 +57,7 @@ export class Turn {
   async fail(error, preview) {
     this.settle();
     if (!error.text) this.body.remove();
-    this.element.append(
-      el(
-        "p",
-        { className: "failure", attrs: { role: "alert" } },
-        icon("alert"),
-        el("span", { textContent: error.message }),
-      ),
-    );
-    this.element.append(this.facts);
+    this.element.append(failure(error.message, { role: "alert" }), this.facts);
     await this.explain(error.requestId, preview);
   }
 
