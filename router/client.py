@@ -273,7 +273,12 @@ class HybridLLM(Insight, ToolRunner):
         return await self._aside(incoming, start, Answer.abandon)
 
     async def _aside(
-        self, incoming: Incoming, call: Callable[[Pipeline], T], drop: Callable[[T], object], *, quick: bool = True
+        self,
+        incoming: Incoming,
+        call: Callable[[Pipeline], T],
+        drop: Callable[[T], object] = lambda _: None,
+        *,
+        quick: bool = True,
     ) -> T:
         """Do *call* here if that is quick, else in a thread, which is waited for until the deadline."""
         self._check_open()

@@ -102,7 +102,7 @@ UNEXPECTED: Final = Failure(500, "internal_error", "the gateway failed; its log 
 
 
 def failure_of(error: Exception) -> Failure:
-    """What a client is told of *error*."""
+    """What is reported to a client of *error*."""
     match error:
         case Failure():
             return error

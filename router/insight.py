@@ -35,9 +35,14 @@ class Insight(ABC):
 
     @abstractmethod
     async def _aside(
-        self, incoming: Incoming, call: Callable[[Pipeline], T], drop: Callable[[T], object], *, quick: bool = True
+        self,
+        incoming: Incoming,
+        call: Callable[[Pipeline], T],
+        drop: Callable[[T], object] = lambda _: None,
+        *,
+        quick: bool = True,
     ) -> T:
-        """Do *call* without blocking the event loop; in it only if it may be *quick*."""
+        """Do *call* without blocking the event loop, in it only if it may be *quick*; *drop* gets a late result."""
 
     @property
     def policy(self) -> Policy:
@@ -63,22 +68,14 @@ class Insight(ABC):
         """
         incoming = Incoming(prompt=prompt, options=options)
         self._check_open()
-        routed = self._pipeline.receive(incoming)
-        self._pipeline.release(routed)
-        return routed.decision
+        return self._pipeline.decide(incoming)
 
     @scrubbed
     async def adecide(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> Decision:
         """Do as `decide` does, without blocking the event loop."""
         require_asyncio()
         incoming = Incoming(prompt=prompt, options=options)
-
-        def decide(pipeline: Pipeline) -> Decision:
-            routed = pipeline.receive(incoming)
-            pipeline.release(routed)
-            return routed.decision
-
-        return await self._aside(incoming, decide, lambda _: None)
+        return await self._aside(incoming, lambda pipeline: pipeline.decide(incoming))
 
     @scrubbed
     def count_tokens(self, prompt: Prompt, **options: Unpack[GenerateOptions]) -> int:
@@ -97,7 +94,7 @@ class Insight(ABC):
         """Do as `count_tokens` does, without blocking the event loop."""
         require_asyncio()
         incoming = Incoming(prompt=prompt, options=options)
-        return await self._aside(incoming, lambda pipeline: pipeline.count_tokens(incoming), lambda _: None)
+        return await self._aside(incoming, lambda pipeline: pipeline.count_tokens(incoming))
 
     @scrubbed
     def preview(self, prompt: Prompt, policy: Policy | None = None, **options: Unpack[GenerateOptions]) -> Preview:
@@ -116,11 +113,7 @@ class Insight(ABC):
         """Do as `preview` does, without blocking the event loop."""
         require_asyncio()
         incoming = Incoming(prompt=prompt, options=options)
-
-        def preview(pipeline: Pipeline) -> Preview:
-            return pipeline.preview(incoming, policy)
-
-        return await self._aside(incoming, preview, lambda _: None, quick=policy is None)
+        return await self._aside(incoming, lambda pipeline: pipeline.preview(incoming, policy), quick=policy is None)
 
     @property
     def currency(self) -> str:

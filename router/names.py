@@ -19,6 +19,6 @@ def backends_of(backends: Sequence[Backend], model: str) -> tuple[str, ...] | No
 
 
 def model_of(backends: Sequence[Backend], name: str) -> str:
-    """The model of the backend *name*, or the backend's name where it does not tell."""
+    """The model of the backend *name*, or the backend's name where that is not known."""
     found = next((each for each in backends if each.name == name), None)
     return name if found is None else found.capabilities.model or name

@@ -143,6 +143,12 @@ class Pipeline:
             return routed
         raise incoming.late()  # here, where the error that does not say during what is not its context
 
+    def decide(self, incoming: Incoming) -> Decision:
+        """Do as `receive` does; return the decision alone."""
+        routed = self.receive(incoming)
+        self.release(routed)
+        return routed.decision
+
     def begin_trace(self, incoming: Incoming) -> None:
         """The trace of *incoming*, which will be answered, begins in the context of the caller."""
         if self.tracing is not None:
@@ -180,7 +186,7 @@ class Pipeline:
     def preview(self, incoming: Incoming, policy: Policy | None = None) -> Preview:
         """What would be decided under *policy*, by default the one in force, which stays in force. Raises as `receive`.
 
-        Nothing is sent, and no backend or breaker is told of it.
+        Nothing is sent, and no backend or breaker is changed.
         """
         current = self.policy
         self.fleet.adopt(current)

@@ -11,8 +11,9 @@ from typing import Final
 from hybrid_llm.cli.arguments import Command, add_json, checked, read_config
 from hybrid_llm.cli.terminal import Exit, note, print_json, table
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.router.spending.file import FileLedger
-from hybrid_llm.router.spending.ledger import UNIT, Entry, LedgerError
+from hybrid_llm.router.spending.ledger import Entry, LedgerError
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

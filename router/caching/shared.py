@@ -129,10 +129,10 @@ class SharedRun:
 
     async def _generate(self, flight: Flight) -> AsyncGenerator[Chunk, None]:
         """Yield what is left of the answer, and publish it where this request leads."""
-        given = flight.published()
-        overlap = Overlap(given)
+        published = flight.published()
+        overlap = Overlap(published)
         try:
-            for chunk in given[self._position :]:
+            for chunk in published[self._position :]:
                 flight.pause(self)
                 yield chunk
             flight.resume(self)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, ListOf, key
-from hybrid_llm.core.looks import looked
 from hybrid_llm.core.protocols import ALLOW, Direction, Verdict
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.router.guardrails.harms import CATEGORIES, gate, rules
-from hybrid_llm.router.guardrails.normal import readings
+from hybrid_llm.router.guardrails.normal import pieces, readings
 
 _WINDOW: Final = 160
 """Characters: the longest passage that a rule describes."""
@@ -42,19 +41,13 @@ class DefaultGuardrail:
 
     def check(self, text: str, direction: Direction, metadata: RequestMetadata) -> Verdict:  # noqa: ARG002  # the Protocol's signature
         """Refuse *text* if a rule finds something in it that nothing around it excuses."""
-        found = (self._judge(reading) for piece in _pieces(text) for reading in readings(piece))
+        found = (self._judge(reading) for piece in pieces(text, _PIECE, _WINDOW) for reading in readings(piece))
         return next((verdict for verdict in found if verdict.refuses), ALLOW)
 
     def _judge(self, text: str) -> Verdict:
         if self._gate.search(text) is None:  # as with most texts
             return ALLOW
         return next((rule.verdict for rule in self._rules if rule.is_in(text)), ALLOW)
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """*text* in overlapping pieces, with a look at the deadline between them."""
-    for start in looked(range(0, max(1, len(text)), _PIECE), 4):
-        yield text[max(0, start - _WINDOW) : start + _PIECE]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import File, ListOf, Text, Whole, key
-from hybrid_llm.core.looks import looked
 from hybrid_llm.core.protocols import ALLOW, Direction, Verdict
 from hybrid_llm.core.request import RequestMetadata
-from hybrid_llm.router.guardrails.normal import normalised, readings
+from hybrid_llm.router.guardrails.normal import normalised, pieces, readings
 
 _SPACES: Final = re.compile(r"\s+")
 _PIECE: Final = 1 << 16
-"""Characters that are searched at once; pieces overlap by the window."""
+"""Characters that are searched at once, in a millisecond or two."""
 _REGEX_WINDOW: Final = 120
 
 
@@ -59,7 +58,7 @@ class Denylist:
 
     def check(self, text: str, direction: Direction, metadata: RequestMetadata) -> Verdict:  # noqa: ARG002  # the Protocol's signature
         """Refuse *text* if it holds something listed."""
-        return self._verdict if any(map(self._finds, _pieces(text, self.window))) else ALLOW
+        return self._verdict if any(map(self._finds, pieces(text, _PIECE, self.window))) else ALLOW
 
     def _finds(self, text: str) -> bool:
         for reading in readings(text):
@@ -68,12 +67,6 @@ class Denylist:
             if self._words is not None and _has_word(self._words, _SPACES.sub(" ", reading)):
                 return True
         return False
-
-
-def _pieces(text: str, overlap: int) -> Iterator[str]:
-    """*text* in pieces that are searched in a millisecond or two, with a look at the deadline between them."""
-    for start in looked(range(0, max(1, len(text)), _PIECE), 1):
-        yield text[max(0, start - overlap) : start + _PIECE]
 
 
 def _phrase(word: str) -> str:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
+from hybrid_llm.core.looks import looked
 from hybrid_llm.router.guardrails.passages import UNSEEN
 
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\([nrtbf\"/\\])")
@@ -40,6 +41,12 @@ def normalised(text: str) -> str:
 def _unescaped(match: re.Match[str]) -> str:
     code, sign = match.groups()
     return chr(int(code, 16)) if code else _ESCAPED.get(sign, sign)
+
+
+def pieces(text: str, size: int, overlap: int) -> Iterator[str]:
+    """*text* in pieces of *size* characters and the *overlap* before, with a look at the deadline between them."""
+    for start in looked(range(0, max(1, len(text)), size), 1):
+        yield text[max(0, start - overlap) : start + size]
 
 
 def readings(text: str) -> Iterator[str]:

@@ -93,8 +93,8 @@ class GuardrailRule:
 class Guardrails:
     """Judges requests before they are sent, and makes what judges their answers."""
 
-    def __init__(self, given: Iterable[Guardrail | GuardrailRule]) -> None:
-        rules = tuple(each if isinstance(each, GuardrailRule) else GuardrailRule(guardrail=each) for each in given)
+    def __init__(self, guardrails: Iterable[Guardrail | GuardrailRule]) -> None:
+        rules = [each if isinstance(each, GuardrailRule) else GuardrailRule(guardrail=each) for each in guardrails]
         self._input = tuple(rule for rule in rules if Direction.INPUT in rule.where)
         self._output = tuple(rule for rule in rules if Direction.OUTPUT in rule.where)
         self.is_quick: Final = all(rule.is_quick for rule in self._input)

@@ -1,4 +1,4 @@
-"""What follows a request while it runs: the seam between the path of a request and OpenTelemetry.
+"""What follows a request while it runs: the interface between the path of a request and OpenTelemetry.
 
 Where no hook traces, a request has no trace, and its path is what it is without this module.
 """

@@ -20,11 +20,12 @@ from hybrid_llm.core import errors
 from hybrid_llm.core.errors import ConfigError, HybridLLMError, QuotaExceeded
 from hybrid_llm.core.generation import Chunk, Usage
 from hybrid_llm.core.request import RequestMetadata
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.core.signals import BudgetSignals, Signals
 from hybrid_llm.core.tracebacks import is_fault
 from hybrid_llm.policies.language.schema import Objectives
 from hybrid_llm.router.spending import ledger as ledgers
-from hybrid_llm.router.spending.ledger import UNIT, Balance, Entry, Ledger, LedgerBusy, LedgerError, Price
+from hybrid_llm.router.spending.ledger import Balance, Entry, Ledger, LedgerBusy, LedgerError, Price
 
 _log = logging.getLogger("hybrid_llm.spend")
 _T = TypeVar("_T")

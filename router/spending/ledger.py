@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Number, Text, key
-from hybrid_llm.core.savings import UNIT as UNIT  # a re-export
+from hybrid_llm.core.savings import UNIT
 
 _AMOUNT: Final = Number()
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.router.spending.file import FileLedger
-from hybrid_llm.router.spending.ledger import UNIT
 
 NOON = 1_795_608_000.0
 

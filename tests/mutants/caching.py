@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant("a follower has no deadline", f"{_SHARED}:SharedRun._wait", never("remaining <= 0.0")),
     Mutant("a follower cannot leave", f"{_SHARED}:SharedRun._wait", never("self._left")),
     Mutant("a thread waits for the loop that it blocks", f"{_FLIGHTS}:thread_wakeup", swap("in_event_loop()", "False")),
-    Mutant("an app gets chunks twice", f"{_SHARED}:SharedRun._generate", swap("Overlap(given)", "Overlap(())")),
+    Mutant("an app gets chunks twice", f"{_SHARED}:SharedRun._generate", swap("Overlap(published)", "Overlap(())")),
     Mutant("an answer is put together of two", f"{_FLIGHTS}:_begin_alike", returns("True")),
     Mutant(
         "an answer that ends early is taken",

@@ -118,7 +118,7 @@ MUTANTS = (
         f"{_G}.harms:Harm._excused",
         swap("text[max(0, match.start() - _AROUND):match.end() + _AROUND]", "text"),
     ),
-    Mutant("pieces of a long text do not overlap", f"{_G}.default:_pieces", swap("max(0, start - _WINDOW)", "start")),
+    Mutant("pieces of a long text do not overlap", f"{_G}.normal:pieces", swap("max(0, start - overlap)", "start")),
     Mutant(
         "what is harmless dilutes a passage",
         f"{_G}.encoder:EncoderGuardrail._parts",

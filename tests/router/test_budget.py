@@ -17,8 +17,9 @@ from hybrid_llm.core.errors import (
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.request import Location
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.router.spending.file import FileLedger
-from hybrid_llm.router.spending.ledger import UNIT, LedgerBusy, LedgerError, MemoryLedger, Price
+from hybrid_llm.router.spending.ledger import LedgerBusy, LedgerError, MemoryLedger, Price
 from tests.fakes import FakeBackend
 
 POLICY = """\

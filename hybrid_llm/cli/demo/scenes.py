@@ -17,8 +17,8 @@ from hybrid_llm.cli.demo.real import converse
 from hybrid_llm.cli.demo.world import PRICE, Check, Outcome, Scene, World, answered, by_rule, excluded, wait_until
 from hybrid_llm.core.errors import PolicyError, RoutingError
 from hybrid_llm.core.generation import Generation
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.router.execution.stream import AsyncStream
-from hybrid_llm.router.spending.ledger import UNIT
 
 SCENES: Final[list[Scene]] = []
 _LONG: Final = " ".join(f"The box number {i} is on shelf {i % 7}." for i in range(120)) + " Where is the box number {}?"

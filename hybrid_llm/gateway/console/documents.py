@@ -12,11 +12,11 @@ from pathlib import PurePath
 from hybrid_llm.core.decision import RuleTrace
 from hybrid_llm.core.errors import PolicyError
 from hybrid_llm.core.generation import AnswerWarning, AttemptRecord, Continuation, Departure, Timings, Usage
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.core.signals import BackendState, DeviceSignals, NetworkSignals
 from hybrid_llm.gateway.console.journal import Counts, Entry
 from hybrid_llm.policies import Policy
 from hybrid_llm.router.preview import Preview
-from hybrid_llm.router.spending.ledger import UNIT
 from hybrid_llm.router.spending.ledger import Entry as Line
 
 

@@ -20,6 +20,7 @@ from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.request import Location, PartialAnswer, RequestMetadata
+from hybrid_llm.core.savings import UNIT
 from hybrid_llm.core.signals import Signals
 from hybrid_llm.lab.simulate.backends import Job, SimulatedBackend, draw
 from hybrid_llm.lab.simulate.clock import Clock, VirtualRace
@@ -33,7 +34,7 @@ from hybrid_llm.router.execution.call import OneByOne
 from hybrid_llm.router.fleet import Fleet, without
 from hybrid_llm.router.signals.predictor import Stopwatch
 from hybrid_llm.router.spending.charge import Charge, Spending
-from hybrid_llm.router.spending.ledger import UNIT, MemoryLedger, Reservation
+from hybrid_llm.router.spending.ledger import MemoryLedger, Reservation
 
 _SAMPLES: Final = 400
 _AFTER_S: Final = 1.0
