@@ -20,6 +20,7 @@ from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
 from hybrid_llm.gateway.console import console_routes
 from hybrid_llm.gateway.exchange import Exchange, read_json
+from hybrid_llm.gateway.extensions import tenant_of
 from hybrid_llm.gateway.gateway import Gateway, no_model
 from hybrid_llm.gateway.messages import Messages
 from hybrid_llm.gateway.openapi import OPERATIONS, document
@@ -106,7 +107,7 @@ def _guarded(gateway: Gateway, endpoint: Operator, *, anthropic: bool = False) -
 
     async def guarded(request: Request) -> Response:
         try:
-            request.state.client = gateway.admit(request.headers)
+            request.state.tenant = tenant_of(request.headers, gateway.admit(request.headers))
             response = await endpoint(gateway, request)
         except Exception as error:  # noqa: BLE001  # whatever fails has a status
             failure = failure_of(error)
@@ -126,7 +127,7 @@ async def _count_tokens(gateway: Gateway, request: Request) -> Response:
 
 
 async def _count_input(gateway: Gateway, request: Request) -> Response:
-    asked = gateway.kept.follow(Responses().read(await _body(gateway, request)), request.state.client.tenant)
+    asked = gateway.kept.follow(Responses().read(await _body(gateway, request)), request.state.tenant)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": await _counted(gateway, asked)})
 
 
@@ -141,12 +142,12 @@ async def _counted(gateway: Gateway, asked: Asked) -> int:
 
 
 async def _kept_response(gateway: Gateway, request: Request) -> Response:
-    return JSONResponse(gateway.kept.document(request.path_params["id"], request.state.client.tenant))
+    return JSONResponse(gateway.kept.document(request.path_params["id"], request.state.tenant))
 
 
 async def _delete_response(gateway: Gateway, request: Request) -> Response:
     response_id = request.path_params["id"]
-    gateway.kept.delete(response_id, request.state.client.tenant)
+    gateway.kept.delete(response_id, request.state.tenant)
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 

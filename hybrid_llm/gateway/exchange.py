@@ -56,8 +56,10 @@ class Exchange:
             body = await read_json(
                 headers, receive, self._gateway.config.body_bytes, self._gateway.config.read_timeout_s
             )
-            asked = self._gateway.adapt(self._dialect.read(body), client)
-            options = asked.options | options_of(headers, body, client) | {"request_id": request_id}
+            asked = self._dialect.read(body)
+            extensions = options_of(headers, body, client)
+            asked = self._gateway.adapt(asked, extensions["tenant"])
+            options = asked.options | extensions | {"request_id": request_id}
             options["privacy"] |= asked.privacy
             async with ended_by_disconnect(receive):
                 await self._answer(asked, options, reply)

@@ -50,8 +50,23 @@ def options_of(headers: Mapping[str, str], body: Mapping[str, Any], client: Clie
     return options
 
 
+def tenant_of(headers: Mapping[str, str], client: Client) -> str | None:
+    """The tenant of a request without a body. Raises `Failure` if it names another one than the key's."""
+    return _tenant(headers.get(f"{_PREFIX}tenant"), client)
+
+
+def _named(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The extensions among *values*: one that is misspelt may be a tag, which must not be lost."""
+    given = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    if unknown := sorted(given.keys() - set(NAMES)):
+        shown = f"{prefix}{unknown[0]}"[:64]
+        text = f"{shown!a} is unknown: there are {', '.join(prefix + name for name in NAMES)}"
+        raise Failure(400, "unknown_parameter", text, shown)
+    return given
+
+
 def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:
-    given: dict[str, Any] = {name: headers[_PREFIX + name] for name in NAMES if _PREFIX + name in headers}
+    given = _named(headers, _PREFIX)
     session = next((headers[name] for name in SESSIONS if headers.get(name)), None)
     return given if session is None else given | {"session": session}
 
@@ -67,7 +82,7 @@ def _of_metadata(body: Mapping[str, Any]) -> dict[str, Any]:
     metadata = body.get("metadata")
     if not isinstance(metadata, dict):
         return {}
-    return {name: metadata[f"hybrid_{name}"] for name in NAMES if f"hybrid_{name}" in metadata}
+    return _named(metadata, "hybrid_")
 
 
 def _tags(headers: Mapping[str, str], body: Mapping[str, Any]) -> list[frozenset[str]]:
@@ -86,7 +101,7 @@ def _tag_set(value: Any) -> frozenset[str]:
 def _seconds(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise Failure(400, "invalid_value", "deadline: a number of seconds, such as 2.5", "deadline")
 
@@ -99,6 +114,8 @@ def _session(value: Any) -> Any:
 
 
 def _tenant(value: Any, client: Client) -> str | None:
+    if not isinstance(value, str | None):
+        raise Failure(400, "invalid_value", "tenant: it must be a text", "tenant")
     if client.tenant is None or value in (None, client.tenant):
         return client.tenant or value
     raise Failure(403, "other_tenant", "the key of this request belongs to another tenant", "tenant")

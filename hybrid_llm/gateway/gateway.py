@@ -76,8 +76,8 @@ class Gateway:
         if origin is not None and origin.partition("://")[2] != headers.get("host"):
             raise Failure(403, "wrong_origin", "pages of other sites are not answered")
 
-    def adapt(self, asked: Asked, client: Client) -> Asked:
-        """*asked* for the backends that have its model, and with the turns that its response follows.
+    def adapt(self, asked: Asked, tenant: str | None) -> Asked:
+        """*asked*, of *tenant*, for the backends that have its model, and with the turns that its response follows.
 
         Raises:
             Failure: there is no such model, and unknown ones are refused.
@@ -87,7 +87,7 @@ class Gateway:
             raise no_model(asked.model)
         if names:
             asked.options["backends"] = names
-        return self.kept.follow(asked, client.tenant)
+        return self.kept.follow(asked, tenant)
 
     def model_of(self, backend: str) -> str:
         """The model of *backend*, or the backend's name where it does not tell."""

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from hybrid_llm.core.generation import Generation
-from hybrid_llm.gateway.asked import Answering, Asked, Json
+from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped
 from hybrid_llm.router.failures import Failure
 
 
@@ -47,7 +47,7 @@ class KeptResponses:
         if not asked.keep or not self._capacity:
             return
         turns = [*asked.prompt, _turn(generation)]
-        size = sum(len(str(turn)) for turn in turns)
+        size = len(dumped(document)) + sum(len(str(turn)) for turn in turns)
         key = (answering.tenant, str(document["id"]))
         self._kept[key] = _Kept(turns, answering.privacy, document, size)
         self._size += size

@@ -217,6 +217,17 @@ class TestKeys:
         assert send(url, "/v1/responses", following, authorization="Bearer key-b").status == 404
         assert send(url, "/v1/responses", following, authorization="Bearer key-a").status == 200
 
+    def test_without_keys_a_response_belongs_to_the_tenant_that_its_request_names(self, serve: Serve) -> None:
+        url = serve(*fakes())
+        asked = PATHS["/v1/responses"]
+        first = send(url, "/v1/responses", asked | {"hybrid": {"tenant": "a"}}).document["id"]
+        for tenant, status in ({"x_hybrid_tenant": "b"}, 404), ({}, 404), ({"x_hybrid_tenant": "a"}, 200):
+            following = asked | {"previous_response_id": first}
+            assert send(url, "/v1/responses", following, **tenant).status == status
+            assert send(url, "/v1/responses/input_tokens", following, **tenant).status == status
+            assert send(url, f"/v1/responses/{first}", method="GET", **tenant).status == status
+            assert send(url, f"/v1/responses/{first}", method="DELETE", **tenant).status == status
+
     def test_without_keys_it_does_not_listen_to_other_machines(self) -> None:
         edge, _ = fakes()
         client = HybridLLM([edge], parse_policy("{version: 1, name: p, rules: [{prefer: [edge]}]}"))
@@ -367,6 +378,39 @@ def test_what_is_nested_deeply_is_answered_or_refused(serve: Serve, depth: int) 
     for path, body in ((CHAT, chat), ("/v1/messages/count_tokens", count)):
         reply = send(url, path, body.encode())
         assert reply.status in (200, 400), reply.raw
+
+
+@pytest.mark.parametrize(
+    ("headers", "more"),
+    [
+        ({"x_hybrid_privcy": "phi"}, {}),
+        ({}, {"hybrid": {"privcy": ["phi"]}}),
+        ({}, {"metadata": {"hybrid_privcy": "phi"}}),
+    ],
+)
+def test_an_extension_that_is_misspelt_may_be_a_tag_and_is_refused(serve: Serve, headers: Any, more: Any) -> None:
+    backends = fakes()
+    url = serve(*backends)
+    for path, body in PATHS.items():
+        if "metadata" in more and path == "/v1/completions":
+            continue
+        assert send(url, path, body | more, **headers).status == 400
+    assert [each.requests for each in backends] == [[], []]
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), [5], {"a": 1}, True, "x" * 5000, "\ud800"])
+@pytest.mark.parametrize("name", ["privacy", "task", "deadline", "session", "tenant", "details"])
+def test_no_value_of_an_extension_is_an_internal_error(fuzzed: str, name: str, value: Any) -> None:
+    asked = PATHS["/v1/responses"] | {"previous_response_id": "none"}
+    for path, body in (CHAT, ASKED), ("/v1/responses", asked):
+        assert send(fuzzed, path, body | {"hybrid": {name: value}}).status in (200, 400, 404)
+
+
+def test_what_is_kept_is_bounded_with_all_that_its_document_has(serve: Serve) -> None:
+    url = serve(*fakes(), response_characters=20_000)
+    asked = PATHS["/v1/responses"] | {"instructions": "x" * 9_000}
+    ids = [send(url, "/v1/responses", asked).document["id"] for _ in range(3)]
+    assert [send(url, f"/v1/responses/{each}", method="GET").status for each in ids] == [404, 200, 200]
 
 
 def test_a_host_of_the_configuration_is_answered(serve: Serve) -> None:
