@@ -39,7 +39,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.protocols import Direction
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.guardrails import default
-from hybrid_llm.router.execution.answer import finish
+from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.guardrails.answers import AnswerScreen
 
 FILES: Mapping[str, str] = {
@@ -71,8 +71,16 @@ def answer(text: str) -> bool:
         return ContentRefused("no", guardrail="", direction="", category=verdict.category) if verdict.refuses else None
 
     screen = AnswerScreen(window=_GUARDRAIL.window, refusal=refusal)
-    finish(screen.screen(Chunk(text=text, finish_reason=FinishReason.STOP)))
-    return screen.refusal is not None
+    try:
+        _drain(screen, [Chunk(text=text, finish_reason=FinishReason.STOP)])
+    except ContentRefused:
+        return True
+    return False
+
+
+def _drain(screen: AnswerScreen, chunks: Iterable[Chunk]) -> None:
+    for _ in iterate(screen.chunks(stepped(chunks))):
+        pass
 
 
 def rows(data: Path, name: str, limit: int | None) -> list[dict[str, str]]:
@@ -182,8 +190,7 @@ def costs(data: Path, limit: int | None) -> None:
 def streamed(text: str) -> None:
     """Judge *text* in chunks of the size of a token."""
     screen = AnswerScreen(window=_GUARDRAIL.window, refusal=lambda passage: _judge(passage))
-    for at in range(0, len(text), 4):
-        finish(screen.screen(Chunk(text=text[at : at + 4])))
+    _drain(screen, [Chunk(text=text[at : at + 4]) for at in range(0, len(text), 4)])
 
 
 def _judge(passage: str) -> None:

@@ -302,11 +302,12 @@ class Pipeline:
         """
         if not routed.decision.order:
             raise self._no_eligible(routed)
-        over, notice = partial(self.release, routed), self.fleet.notice
+        over, guardrails = partial(self.release, routed), self._guardrails
+        screen = None if guardrails is None else guardrails.screen(routed.assessment.request, routed.metadata, aside)
+        answer = partial(Answer, routed=routed, hooks=self._hooks, notice=self.fleet.notice, screen=screen)
         found = self._cache.find(routed) if self._cache is not None else None
         if isinstance(found, Replay):
-            replay = self._screened(found, routed, aside)
-            return Answer(replay, routed, hooks=self._hooks, over=over, notice=notice)
+            return answer(found, over=over)
         if routed.trace is not None:
             open_stream = routed.trace.opens(open_stream)
         calls = BackendCalls(routed, self._guard, self.fleet, open_stream, sleep, aside)
@@ -317,13 +318,7 @@ class Pipeline:
             if found is not None:
                 run = shared = self._cache.share(found, routed, attempts, wakeup)
                 over, leave = partial(shared.end, over), partial(shared.leave, leave)
-        run = self._screened(run, routed, aside)
-        return Answer(run, routed, hooks=self._hooks, over=over, keep=keep, leave=leave, notice=notice, trail=trail)
-
-    def _screened(self, run: Run, routed: Routed, aside: Aside) -> Run:
-        if self._guardrails is None:
-            return run
-        return self._guardrails.screened(run, routed.assessment.request, routed.metadata, aside)
+        return answer(run, over=over, keep=keep, leave=leave, trail=trail)
 
     def _no_eligible(self, routed: Routed) -> NoEligibleBackend:
         reasons = "; ".join(routed.decision.exclusions())

@@ -35,6 +35,8 @@ from hybrid_llm.router.observability.hooks import Hook, RequestEvent, emit
 T = TypeVar("T")
 Keep = Callable[[Generation], Awaitable[None]]
 """Awaited with a whole answer, which may be cached."""
+Screen = Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]
+"""Passes on the chunks of an answer that an app may have."""
 
 
 class Run(Protocol):
@@ -69,7 +71,8 @@ class Answer:
     """The answer to one request: `chunks` runs it, `generation` is its result once complete.
 
     *over* is called once when it is over, however it ended; *leave* ends it while another thread waits for a chunk;
-    *notice* is what to say of a backend, by name; *trail* is what the calls give away and cost.
+    *notice* is what to say of a backend, by name; *screen* judges the chunks; *trail* is what the calls give
+    away and cost.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Answer:
         keep: Keep | None = None,
         leave: Callable[[], None] = lambda: None,
         notice: Callable[[str], str] = lambda _: "",
+        screen: Screen | None = None,
         trail: Trail | None = None,
     ) -> None:
         self._run = run
@@ -90,6 +94,7 @@ class Answer:
         self._over = over
         self._keep = keep
         self._notice = notice
+        self._screen = screen
         self._trail = trail or Trail()
         self.leave: Final = leave
         self._parts = AnswerParts()
@@ -123,7 +128,8 @@ class Answer:
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of the answer. Raises what `Attempts.run` raises."""
-        self._begun, pieces = True, owned(self._run.run())
+        run = self._run.run()
+        self._begun, pieces = True, owned(run if self._screen is None else self._screen(run))
         try:
             async for chunk in pieces:
                 if chunk.tool_calls:

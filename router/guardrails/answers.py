@@ -6,19 +6,17 @@ app gets everything in its order. If it is taken up again, it is judged together
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from hybrid_llm.core.errors import ContentRefused
-from hybrid_llm.core.generation import AttemptRecord, Chunk, Continuation
+from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.logprobs import TokenLogprob
 from hybrid_llm.core.threads import Aside, owned
 from hybrid_llm.core.tools import ToolCallDelta
-from hybrid_llm.router.execution.answer import Run
 from hybrid_llm.router.guardrails.passages import Passages
-from hybrid_llm.router.privacy.restored_tokens import pieces_of
+from hybrid_llm.router.privacy.restored_tokens import HeldTokens
 
 _TEXT, _REASONING = -1, -2
 """Parts of an answer, beside the indexes of its tool calls."""
@@ -45,40 +43,54 @@ class AnswerScreen:
         self._window = window
         self._judge = refusal
         self._aside = aside
-        self._with_tokens = with_tokens
+        self._tokens = HeldTokens() if with_tokens else None
         self._passages: dict[int, Passages] = {}
         self._part = _TEXT
-        self._tokens: deque[tuple[str, tuple[TokenLogprob, ...]]] = deque()
-        self._free = 0
-        """Released characters whose token is not released yet."""
-        self.refusal: ContentRefused | None = None
+        self._allowed = 0
+        """Characters of the text that may be released."""
+        self._refusal: ContentRefused | None = None
         """Why the answer is refused: no further chunk may follow."""
 
-    async def screen(self, chunk: Chunk) -> list[Chunk]:
-        """What of the answer up to *chunk* may be released now; look at `refusal` before asking for another chunk."""
+    async def chunks(self, chunks: AsyncGenerator[Chunk, None]) -> AsyncGenerator[Chunk, None]:
+        """Those of *chunks* that may be released; a refusal ends them, and with them the work of a backend.
+
+        Raises:
+            ContentRefused: a guardrail refuses the answer; all that was allowed before was yielded. Else what *chunks*
+                raise.
+        """
+        async with aclosing(owned(chunks)) as arriving:
+            async for chunk in arriving:
+                for each in await self._screen(chunk):
+                    yield each
+                if self._refusal is not None:
+                    raise self._refusal
+
+    async def _screen(self, chunk: Chunk) -> list[Chunk]:
+        """What of the answer up to *chunk* may be released now."""
         released = _Released()
         if chunk.reasoning:
             await self._feed(_REASONING, chunk.reasoning, released)
         if chunk.text:
-            self._hold(chunk)
+            if self._tokens is not None:
+                self._tokens.add(chunk.text, chunk.logprobs)
             await self._feed(_TEXT, chunk.text, released)
         for delta in chunk.tool_calls:
             await self._call(delta, released)
         if chunk.finish_reason is not None:
             await self._end(released)
-        return released.chunks(chunk, whole=self.refusal is None)
+        return released.chunks(chunk, whole=self._refusal is None)
 
     async def _call(self, delta: ToolCallDelta, released: _Released) -> None:
-        if delta.name and self.refusal is None:
+        if delta.name and self._refusal is None:
             await self._leave(delta.index, released)
-            if self.refusal is None:
+            if self._refusal is None:
                 released.calls.append(replace(delta, arguments=""))
         await self._feed(delta.index, delta.arguments, released)
 
     async def _feed(self, part: int, piece: str, released: _Released) -> None:
         """Take the next *piece* of a part."""
         await self._leave(part, released)
-        if self.refusal is None and piece:
+        if self._refusal is None and piece:
             self._take(part, await self._passed(part, piece, over=False), released)
 
     async def _leave(self, part: int, released: _Released) -> None:
@@ -90,7 +102,7 @@ class AnswerScreen:
 
     async def _end(self, released: _Released) -> None:
         """Judge what is left of the current part, and release it."""
-        if self.refusal is None:
+        if self._refusal is None:
             self._take(self._part, await self._passed(self._part, "", over=True), released)
 
     async def _passed(self, part: int, piece: str, *, over: bool) -> str:
@@ -99,8 +111,8 @@ class AnswerScreen:
         passages.push(piece)
         released: list[str] = []
         while (text := passages.due(over=over)) is not None:
-            self.refusal = await self._judged(text)
-            if self.refusal is not None:
+            self._refusal = await self._judged(text)
+            if self._refusal is not None:
                 return "".join(released)
             released.append(passages.passed())
         if over:
@@ -118,22 +130,11 @@ class AnswerScreen:
         elif part != _TEXT:
             if text:
                 released.calls.append(ToolCallDelta(index=part, arguments=text))
-        elif self._with_tokens:
-            self._take_tokens(text, released)
-        else:
+        elif self._tokens is None:
             released.text += text
-
-    def _hold(self, chunk: Chunk) -> None:
-        """Keep the tokens of a text, with which it is released."""
-        if self._with_tokens:
-            self._tokens += pieces_of(chunk.text, chunk.logprobs)
-
-    def _take_tokens(self, text: str, released: _Released) -> None:
-        """Release the tokens whose characters are all among those that may be."""
-        self._free += len(text)
-        while self._tokens and len(self._tokens[0][0]) <= self._free:
-            piece, tokens = self._tokens.popleft()
-            self._free -= len(piece)
+        else:
+            self._allowed += len(text)
+            piece, tokens = self._tokens.release(self._allowed)
             released.text += piece
             released.logprobs += tokens
 
@@ -162,45 +163,3 @@ class _Released:
         return replace(
             chunk, text=self.text, reasoning=self.reasoning, logprobs=self.logprobs, tool_calls=tuple(self.calls)
         )
-
-
-@dataclass(slots=True)
-class ScreenedRun:
-    """A *run* of an answer, whose chunks pass *screen*; a refusal ends the run, and with it the work of a backend."""
-
-    _run: Run
-    _screen: AnswerScreen
-
-    @property
-    def answering(self) -> str:
-        """The backend that answers; empty until one does."""
-        return self._run.answering
-
-    @property
-    def records(self) -> Sequence[AttemptRecord]:
-        """The calls that were made."""
-        return self._run.records
-
-    @property
-    def continuations(self) -> Sequence[Continuation]:
-        """Where the answer was continued."""
-        return self._run.continuations
-
-    @property
-    def cached(self) -> bool:
-        """Whether the answer comes from a cache."""
-        return self._run.cached
-
-    async def run(self) -> AsyncGenerator[Chunk, None]:
-        """The chunks that are released.
-
-        Raises:
-            ContentRefused: a guardrail refuses the answer; all that was allowed before was yielded. Else what the run
-                raises.
-        """
-        async with aclosing(owned(self._run.run())) as chunks:
-            async for chunk in chunks:
-                for each in await self._screen.screen(chunk):
-                    yield each
-                if self._screen.refusal is not None:
-                    raise self._screen.refusal

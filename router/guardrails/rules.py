@@ -13,8 +13,8 @@ from hybrid_llm.core.protocols import Direction, Guardrail, Verdict
 from hybrid_llm.core.request import Request, RequestMetadata
 from hybrid_llm.core.threads import Aside, in_thread
 from hybrid_llm.core.tracebacks import is_fault
-from hybrid_llm.router.execution.answer import Run
-from hybrid_llm.router.guardrails.answers import AnswerScreen, ScreenedRun
+from hybrid_llm.router.execution.answer import Screen
+from hybrid_llm.router.guardrails.answers import AnswerScreen
 
 _log: Final = logging.getLogger("hybrid_llm.guardrails")
 _LONGEST_WINDOW: Final = 100_000
@@ -113,17 +113,16 @@ class Guardrails:
                 if refusal is not None:
                     raise refusal
 
-    def screened(self, run: Run, request: Request, metadata: RequestMetadata, aside: Aside) -> Run:
-        """*run*, an answer to *request*, as far as it is allowed, with *aside* for what takes long to judge."""
+    def screen(self, request: Request, metadata: RequestMetadata, aside: Aside) -> Screen | None:
+        """What judges an answer to *request*, with *aside* for what takes long; None if nothing does."""
         if not self._output:
-            return run
-        screen = AnswerScreen(
+            return None
+        return AnswerScreen(
             window=max(rule.guardrail.window for rule in self._output),
             refusal=lambda text: first_refusal(self._output, text, Direction.OUTPUT, metadata),
             aside=None if all(rule.is_quick for rule in self._output) else aside,
             with_tokens=request.logprobs is not None,
-        )
-        return ScreenedRun(run, screen)
+        ).chunks
 
 
 def first_refusal(

@@ -52,11 +52,9 @@ class TokenRestorer:
     """Restores one answer through *text*. What it returns is cut between tokens. Not thread-safe."""
 
     def __init__(self, text: Text) -> None:
+        text.replaced = []
         self._text = text
-        self._replaced: list[Span] = []
-        text.replaced = self._replaced
-        self._pieces: deque[_Piece] = deque()
-        self._read = 0
+        self._held = HeldTokens(text.replaced)
 
     def feed(self, text: str, tokens: Tokens, *, last: bool) -> tuple[str, Tokens]:
         """Take the next *text* and its *tokens*; return what is final now, all that is left after the *last*.
@@ -65,12 +63,33 @@ class TokenRestorer:
             PrivacyViolation: the table is wiped.
         """
         self._text.feed(text)
-        for piece, its in pieces_of(text, tokens):
-            self._read += len(piece)
-            self._pieces.append(_Piece(piece, self._read, its))
+        self._held.add(text, tokens)
         if last:
             self._text.finish()
-        taken = list(self._taken(self._read if last else self._text.settled))
+        return self._held.release(self._held.read if last else self._text.settled)
+
+
+class HeldTokens:
+    """A text that is held back with its tokens, and released between them. Not thread-safe.
+
+    *replaced*, which its owner extends, is what parts of the text are replaced by.
+    """
+
+    def __init__(self, replaced: list[Span] | None = None) -> None:
+        self._replaced = [] if replaced is None else replaced
+        self._pieces: deque[_Piece] = deque()
+        self.read = 0
+        """Characters that were added."""
+
+    def add(self, text: str, tokens: Tokens) -> None:
+        """Hold the next *text* back with its *tokens*."""
+        for piece, its in _pieces(text, tokens):
+            self.read += len(piece)
+            self._pieces.append(_Piece(piece, self.read, its))
+
+    def release(self, settled: int) -> tuple[str, Tokens]:
+        """The text and tokens that end within the first *settled* characters, and are not released yet."""
+        taken = list(self._taken(settled))
         return "".join([piece for piece, _ in taken]), tuple([token for _, its in taken for token in its])
 
     def _taken(self, settled: int) -> Iterator[tuple[str, Tokens]]:
@@ -110,7 +129,7 @@ def _restored(piece: _Piece, spans: list[Span]) -> tuple[str, Tokens]:
     return text, (TokenLogprob(token=text, logprob=total, bytes=text.encode("utf-8", "surrogatepass")),)
 
 
-def pieces_of(text: str, tokens: Tokens) -> Iterator[tuple[str, Tokens]]:
+def _pieces(text: str, tokens: Tokens) -> Iterator[tuple[str, Tokens]]:
     """*text* cut between its *tokens*, where their bytes are whole characters of it; else they stay together."""
     waiting: list[TokenLogprob] = []
     done = 0

@@ -33,12 +33,13 @@ MUTANTS = (
         "what is due is released before it is judged",
         f"{_SCREEN}._passed",
         swap(
-            "self.refusal = await self._judged(text)", "released.append(text); self.refusal = await self._judged(text)"
+            "self._refusal = await self._judged(text)",
+            "released.append(text); self._refusal = await self._judged(text)",
         ),
     ),
     Mutant(
         "reasoning is not judged",
-        f"{_SCREEN}.screen",
+        f"{_SCREEN}._screen",
         swap("await self._feed(_REASONING, chunk.reasoning, released)", "released.reasoning = chunk.reasoning"),
     ),
     Mutant(
@@ -56,14 +57,18 @@ MUTANTS = (
         f"{_SCREEN}._passed",
         swap("self._passages.setdefault(part, Passages(self._window))", "Passages(self._window)"),
     ),
-    Mutant("the last chunk does not end the answer", f"{_SCREEN}.screen", never("chunk.finish_reason is not None")),
+    Mutant("the last chunk does not end the answer", f"{_SCREEN}._screen", never("chunk.finish_reason is not None")),
     Mutant("a refused answer ends as if whole", f"{_G}.answers:_Released.chunks", always("whole")),
     Mutant(
         "a refusal does not end the run",
-        f"{_G}.answers:ScreenedRun.run",
-        never("self._screen.refusal is not None"),
+        f"{_SCREEN}.chunks",
+        never("self._refusal is not None"),
     ),
-    Mutant("tokens come before their text", f"{_SCREEN}._take_tokens", always("len(self._tokens[0][0]) <= self._free")),
+    Mutant(
+        "tokens come before their text",
+        f"{_SCREEN}._take",
+        swap("self._allowed += len(text)", "self._allowed = self._tokens.read"),
+    ),
     Mutant(
         "a guardrail that fails allows",
         f"{_RULE}.refusal",
@@ -81,7 +86,7 @@ MUTANTS = (
     Mutant("requests are not judged", f"{_G}.rules:Guardrails.check", returns("None")),
     Mutant("instructions are judged", f"{_G}.rules:_ASKED", swap("{'user', 'tool'}", "{'user', 'tool', 'system'}")),
     Mutant("results of tools are not judged", f"{_G}.rules:_ASKED", swap("{'user', 'tool'}", "{'user'}")),
-    Mutant("answers are not judged", f"{_G}.rules:Guardrails.screened", always("not self._output")),
+    Mutant("answers are not judged", f"{_G}.rules:Guardrails.screen", always("not self._output")),
     Mutant(
         "rules for requests judge answers",
         f"{_G}.rules:Guardrails.__init__",
@@ -94,7 +99,7 @@ MUTANTS = (
     ),
     Mutant(
         "the shortest window counts",
-        f"{_G}.rules:Guardrails.screened",
+        f"{_G}.rules:Guardrails.screen",
         swap(
             "max((rule.guardrail.window for rule in self._output))",
             "min(rule.guardrail.window for rule in self._output)",
@@ -103,7 +108,7 @@ MUTANTS = (
     Mutant(
         "a cached answer is not judged",
         f"{_PIPELINE}.answer",
-        swap("self._screened(found, routed, aside)", "found"),
+        swap("answer(found, over=over)", "answer(found, over=over, screen=None)"),
     ),
     Mutant("a refused request has no event", f"{_PIPELINE}._judge", drop("self._ended(routed, error)")),
     Mutant("a word may be part of another", f"{_G}.denylist:_is_whole", returns("True")),

@@ -25,12 +25,12 @@ MUTANTS = (
     ),
     Mutant(
         "the tokens of a pseudonym are given as the model wrote them",
-        f"{_TOKENS}:TokenRestorer._taken",
+        f"{_TOKENS}:HeldTokens._taken",
         swap("_restored(joined, spans) if spans else (joined.text, joined.tokens)", "(joined.text, joined.tokens)"),
     ),
     Mutant(
         "a token is given before it is known to be no pseudonym",
-        f"{_TOKENS}:TokenRestorer._taken",
+        f"{_TOKENS}:HeldTokens._taken",
         never("joined.end > settled"),
     ),
     Mutant(

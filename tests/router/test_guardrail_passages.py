@@ -12,7 +12,7 @@ from hybrid_llm.core.errors import ContentRefused
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.guardrails import Denylist, default
-from hybrid_llm.router.execution.answer import finish
+from hybrid_llm.router.execution.answer import iterate, stepped
 from hybrid_llm.router.guardrails.answers import AnswerScreen
 from hybrid_llm.router.guardrails.passages import Passages
 
@@ -151,13 +151,15 @@ def answer(chunks: list[Chunk]) -> tuple[str, str, str, bool]:
     refusal = ContentRefused("no", guardrail="g", direction="output", category="c")
     screen = AnswerScreen(window=len(WORD), refusal=lambda text: refusal if WORD in text else None)
     out: list[Chunk] = []
-    for each in [*chunks, Chunk(finish_reason=FinishReason.STOP)]:
-        out += finish(screen.screen(each))
-        if screen.refusal is not None:
-            assert out[-1].finish_reason is None
-            break
+    refused = False
+    try:
+        for each in iterate(screen.chunks(stepped([*chunks, Chunk(finish_reason=FinishReason.STOP)]))):
+            out.append(each)  # what was released before a refusal counts
+    except ContentRefused:
+        refused = True
+        assert out[-1].finish_reason is None
     arguments = "".join(delta.arguments for each in out for delta in each.tool_calls)
-    return "".join(e.text for e in out), "".join(e.reasoning for e in out), arguments, screen.refusal is not None
+    return "".join(e.text for e in out), "".join(e.reasoning for e in out), arguments, refused
 
 
 def test_the_default_guardrail_gives_the_same_for_chunks_of_any_size():
