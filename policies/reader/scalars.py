@@ -161,6 +161,8 @@ def _matched(form: str, value: Scalar, words: str) -> re.Match[str]:
 
 def shown_quantity(kind: fields.Quantity, value: float) -> str:
     """*value* as a file has it, in the largest unit that it is a whole number of, else in the smallest."""
+    if value == 0:
+        return f"0{'s' if 's' in kind.units else next(iter(kind.units))}"
     for unit, factor in sorted(kind.units.items(), key=lambda pair: -pair[1]):
         number = round(value / factor, 9)
         if number >= 1 and number == int(number):

@@ -125,6 +125,12 @@ def test_every_page_and_heading_that_is_linked_is_there():
             assert not anchor or anchor in anchors(target), f"{page.name}: {link}#{anchor}"
 
 
+def test_every_page_of_the_documentation_is_in_the_table_of_the_readme():
+    _, table = (ROOT / "README.md").read_text("utf-8").split("\n## Documentation\n")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages - set(re.findall(r"\]\(docs/([\w.]+)\)", table)) == set()
+
+
 PATH = re.compile(r"`((?:hybrid_llm|router|policies|backends|protos|tests|examples|deploy)/[\w./-]*\w/?)`")
 
 
