@@ -185,7 +185,12 @@ class GuardedCache:
         guarded(self._cache.close, "closing the cache")
 
     def _clear(self, assessment: Assessment, *backends: str) -> Cleared | None:
-        """The request as the cache may see it; None where it may not, or where the next answer of one may differ."""
+        """The request as the cache may see it; None where it may not, or where the next answer of one may differ.
+
+        In a session, pseudonyms of earlier requests are restored too: such an answer belongs to that session alone.
+        """
+        if assessment.lease is not None and assessment.request.session_id is not None:
+            return None
         sampling = assessment.request.sampling
         greedy = all(self._fleet.is_greedy(name, sampling) for name in backends)
         if not greedy or self._cache.location not in assessment.cacheable:

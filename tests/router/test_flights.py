@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -236,6 +237,40 @@ def test_what_must_not_be_cached_is_not_shared(llm, backend, options):
         eventually(lambda: len(backend.requests) == 3)
         backend.open()
         assert [each.result(10).cached for each in asked] == [False] * 3
+
+
+class Echo(FakeBackend):
+    """Answers with every pseudonym that it has ever seen."""
+
+    seen: tuple[str, ...] = ()
+
+    def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
+        request = require_clearance(cleared, self.location)
+        self.requests.append(request)
+        self.seen += tuple(re.findall("EMAIL_[A-Z0-9]+", request.messages[-1].content))
+        yield Chunk(text=" ".join(self.seen))
+        yield _last(self.seen)
+
+
+def test_what_a_session_has_restored_is_not_shared_with_another():
+    cloud = Echo("cloud", Location.CLOUD)
+    text = """
+version: 1
+name: p
+tags: {pii: {allow: [edge, cloud], to_cloud: pseudonymise, detect: [email], cache: [edge]}}
+rules: [{prefer: [cloud]}]
+"""
+    policy = parse_policy(text, backends={"cloud": Location.CLOUD})
+    with HybridLLM([cloud], policy, sensors=FixedSensors(), cache=MemoryCache()) as llm:
+        llm.generate("write to ada@corp.com", session_id="one")
+        first = llm.generate("write to bob@corp.com", session_id="one")
+        assert first.text == "ada@corp.com bob@corp.com"
+        for session in ("two", None, "one"):
+            other = llm.generate("write to bob@corp.com", session_id=session)
+            assert not other.cached
+            assert ("ada@corp.com" in other.text) == (session == "one")
+        assert llm.generate("write to bob@corp.com").cached
+        assert not llm.generate("write to bob@corp.com", session_id="one").cached
 
 
 def test_a_leader_that_is_cancelled_leaves_the_lead_and_followers_get_each_chunk_once(llm, backend):
