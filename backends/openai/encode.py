@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from hybrid_llm.backends.http.continuation import GO_ON
@@ -12,7 +13,7 @@ from hybrid_llm.backends.http.encode import checked, named, texts_of, unsupporte
 from hybrid_llm.backends.openai.settings import OpenAISettings
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
-from hybrid_llm.core.tools import ToolCall, numbered_id
+from hybrid_llm.core.tools import numbered_id
 
 CONTINUES: Final = ("vllm", "sglang", "llama.cpp")
 """Dialects in which the server continues a message; others are asked to go on with it."""
@@ -76,13 +77,9 @@ def _message(message: Message, dialect: str, calls_before: int) -> Json:
     if message.reasoning and dialect in (*CONTINUES, "other"):
         written["reasoning_content"] = message.reasoning
     if message.tool_calls:
-        written["tool_calls"] = [_call(call, at) for at, call in enumerate(message.tool_calls, calls_before + 1)]
+        numbered = enumerate(message.tool_calls, calls_before + 1)
+        written["tool_calls"] = [replace(call, id=numbered_id(number)).as_openai() for number, call in numbered]
     return written
-
-
-def _call(call: ToolCall, number: int) -> Json:
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": numbered_id(number), "type": "function", "function": function}
 
 
 def _continued(request: Request, spec: OpenAISettings, dialect: str) -> Iterator[Json]:

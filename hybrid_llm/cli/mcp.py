@@ -7,7 +7,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
@@ -89,38 +88,32 @@ async def serve_http(client: HybridLLM, address: str, on_ready: Callable[[str, i
     """
     import uvicorn
 
-    from hybrid_llm.gateway.quiet import QuietServer
+    from hybrid_llm.gateway.quiet import QuietServer, listener
     from hybrid_llm.integrations.mcp.server import PATH, mcp_app
 
-    listener, host = _listener(address)
-    port: int = listener.getsockname()[1]
+    host, port = _local_address(address)
+    bound = listener(host, port, option="--http")
+    port = bound.getsockname()[1]
     app = mcp_app(client, port=port)
     server = QuietServer(uvicorn.Config(app, log_config=None, access_log=False, server_header=False))
 
     def stop() -> None:
         server.should_exit = True
 
-    server.on_ready = lambda: on_ready(f"http://{host}:{port}{PATH}", port, stop)
-    await server.serve(sockets=[listener])
+    shown = f"[{host}]" if ":" in host else host
+    server.on_ready = lambda: on_ready(f"http://{shown}:{port}{PATH}", port, stop)
+    await server.serve(sockets=[bound])
 
 
-def _listener(address: str) -> tuple[socket.socket, str]:
-    """A socket that listens there, and the host as a URL has it."""
+def _local_address(address: str) -> tuple[str, int]:
+    """Host and port of *address*, which nothing but programs of this machine reaches."""
     try:
         host, port = canonical_address(address, lowest_port=0)
-        local = is_this_machine(host)
     except ValueError:
-        local = False
-    if not local:
+        host, port = "", 0
+    if not is_this_machine(host):
         raise ConfigError(f"{address}: MCP has no keys here, so it listens on this machine only: use 127.0.0.1:8900")
-    try:
-        family, kind, protocol, _, bound = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(bound)
-    except OSError as error:
-        raise ConfigError(f"{address}: {error.strerror}; choose another port with --http") from None
-    return listener, f"[{host}]" if ":" in host else host
+    return host, port
 
 
 MCP: Final = Command(

@@ -59,7 +59,7 @@ def app_of(gateway: Gateway, metrics: PrometheusMetrics | None = None) -> Starle
     plain: dict[str, Operator] = {
         "count_tokens": _count_tokens,
         "input_tokens": _count_input,
-        "response": _kept_response,
+        "response": _stored_response,
         "delete_response": _delete_response,
         "models": _models,
         "model": _model,
@@ -127,7 +127,7 @@ async def _count_tokens(gateway: Gateway, request: Request) -> Response:
 
 
 async def _count_input(gateway: Gateway, request: Request) -> Response:
-    asked = gateway.kept.follow(Responses().read(await _body(gateway, request)), request.state.tenant)
+    asked = gateway.stored.follow(Responses().read(await _body(gateway, request)), request.state.tenant)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": await _counted(gateway, asked)})
 
 
@@ -141,13 +141,13 @@ async def _counted(gateway: Gateway, asked: Asked) -> int:
     return await gateway.client.acount_tokens([*asked.instructions, *asked.prompt], **options)
 
 
-async def _kept_response(gateway: Gateway, request: Request) -> Response:
-    return JSONResponse(gateway.kept.document(request.path_params["id"], request.state.tenant))
+async def _stored_response(gateway: Gateway, request: Request) -> Response:
+    return JSONResponse(gateway.stored.document(request.path_params["id"], request.state.tenant))
 
 
 async def _delete_response(gateway: Gateway, request: Request) -> Response:
     response_id = request.path_params["id"]
-    gateway.kept.delete(response_id, request.state.tenant)
+    gateway.stored.delete(response_id, request.state.tenant)
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 

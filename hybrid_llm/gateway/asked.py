@@ -33,7 +33,7 @@ class Asked:
     """Privacy tags of the turns before."""
     follows: str = ""
     """The id of the answer that came before, which the client leaves to us to keep."""
-    keep: bool = False
+    store: bool = False
     """Whether a later request may follow this answer."""
     warnings: tuple[str, ...] = ()
     """What the request has that is not followed, and is no mere hint; none holds a text of it."""
@@ -73,12 +73,12 @@ class Writer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Answering:
-    """What is known of an answer once a backend has begun it."""
+    """What is known of an answer beside its content."""
 
     asked: Asked
     request_id: str
     model: str
-    """The model that answers."""
+    """The model that answers; until a backend has begun to, the one that was asked for."""
     created: int
     """Seconds since 1970."""
     tenant: str | None = None

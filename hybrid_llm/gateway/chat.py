@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
-from hybrid_llm.core.tools import ToolCall, ToolCallDelta
+from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.chat import CHAT
@@ -67,14 +67,13 @@ class ChatCompletions:
             "finish_reason": finish_reason(generation.finish_reason),
         }
         details = details_field(answering, generation)
-        head = _head(answering, "chat.completion")
-        return head | {"choices": [choice], "usage": usage_of(generation.usage)} | details
+        return head(answering, "chat.completion") | {"choices": [choice], "usage": usage_of(generation.usage)} | details
 
     def refused(self, answering: Answering, failure: Failure) -> Json:
         """A `chat.completion` with the reason `content_filter`."""
         message = {"role": "assistant", "content": None, "refusal": failure.message}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": CONTENT_FILTER}
-        return _head(answering, "chat.completion") | {"choices": [choice], "usage": usage_of(Usage())}
+        return head(answering, "chat.completion") | {"choices": [choice], "usage": usage_of(Usage())}
 
     def writer(self, answering: Answering) -> ChatWriter:
         """Writes `chat.completion.chunk` events."""
@@ -91,9 +90,8 @@ class ChatWriter:
     def __init__(self, answering: Answering) -> None:
         self._answering = answering
         self._with_usage = answering.asked.with_usage
-        head = _head(answering, "chat.completion.chunk") | ({"usage": None} if self._with_usage else {})
-        self._head = head
-        self._frame = f'{dumped(head)[:-1]},"choices":[{{"index":0,"delta":'
+        self._head = head(answering, "chat.completion.chunk") | ({"usage": None} if self._with_usage else {})
+        self._frame = f'{dumped(self._head)[:-1]},"choices":[{{"index":0,"delta":'
 
     def begin(self) -> Iterator[bytes]:
         """The role."""
@@ -183,9 +181,10 @@ def _logprobs_of(body: Json) -> int | None:
     return None
 
 
-def _head(answering: Answering, kind: str) -> Json:
+def head(answering: Answering, kind: str, prefix: str = "chatcmpl") -> Json:
+    """What documents of an answer and of its pieces begin with."""
     return {
-        "id": f"chatcmpl-{answering.request_id}",
+        "id": f"{prefix}-{answering.request_id}",
         "object": kind,
         "created": answering.created,
         "model": answering.model,
@@ -198,12 +197,8 @@ def _message(generation: Generation) -> Json:
         message["reasoning_content"] = generation.reasoning
     if generation.tool_calls:
         message["content"] = generation.text or None
-        message["tool_calls"] = [_call(call) for call in generation.tool_calls]
+        message["tool_calls"] = [call.as_openai() for call in generation.tool_calls]
     return message
-
-
-def _call(call: ToolCall) -> Json:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _call_delta(delta: ToolCallDelta) -> Json:

@@ -7,7 +7,7 @@ from typing import ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, Generation, Usage
 from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event
-from hybrid_llm.gateway.chat import CONTENT_FILTER, DONE, SAMPLING, finish_reason, usage_of, wants_usage
+from hybrid_llm.gateway.chat import CONTENT_FILTER, DONE, SAMPLING, finish_reason, head, usage_of, wants_usage
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.completions import COMPLETIONS
 from hybrid_llm.router.failures import Failure
@@ -41,7 +41,10 @@ class Completions:
 
     def refused(self, answering: Answering, failure: Failure) -> Json:  # noqa: ARG002  # the API has no place for it
         """A `text_completion` with the reason `content_filter`."""
-        return _head(answering) | {"choices": [_choice("", CONTENT_FILTER)], "usage": usage_of(Usage())}
+        return _head(answering) | {
+            "choices": [_choice("", CONTENT_FILTER)],
+            "usage": usage_of(Usage()),
+        }
 
     def writer(self, answering: Answering) -> CompletionWriter:
         """Writes `text_completion` events."""
@@ -88,12 +91,7 @@ class CompletionWriter:
 
 
 def _head(answering: Answering) -> Json:
-    return {
-        "id": f"cmpl-{answering.request_id}",
-        "object": "text_completion",
-        "created": answering.created,
-        "model": answering.model,
-    }
+    return head(answering, "text_completion", "cmpl")
 
 
 def _choice(text: str, reason: str | None) -> Json:

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import Message, Receive, Scope, Send
@@ -21,7 +22,7 @@ from hybrid_llm.core.errors import ContentRefused
 from hybrid_llm.core.protocols import Direction
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, Json, dumped
-from hybrid_llm.gateway.extensions import answer_headers, options_of, warnings_of
+from hybrid_llm.gateway.extensions import answer_headers, id_headers, options_of, warnings_of
 from hybrid_llm.router.failures import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -72,28 +73,36 @@ class Exchange:
         _log.info("%s %s %s %s %.0f ms", scope["path"], reply.status, request_id, reply.outcome, took)
 
     async def _answer(self, asked: Asked, options: Json, reply: Reply) -> None:
-        details = options.pop("details")
+        answering = Answering(
+            asked=asked,
+            request_id=options["request_id"],
+            model=asked.model,
+            created=int(time.time()),
+            tenant=options["tenant"],
+            privacy=options["privacy"],
+            details=options.pop("details"),
+        )
         stream = self._gateway.client.astream([*asked.instructions, *asked.prompt], **options)
         try:
             async with stream:
                 if asked.stream:
-                    await self._stream(asked, options, details, stream, reply)
+                    await self._stream(answering, stream, reply)
                     return
                 generation = await stream.collect()
         except ContentRefused as refusal:
             if refusal.direction == Direction.INPUT and not self._dialect.answers_refused:
                 raise
-            await self._refuse(asked, options, self._note(refusal, reply), reply)
+            await self._refuse(answering, self._note(refusal, reply), reply)
             return
-        answering = self._answering(asked, stream, options, details)
+        answering = replace(answering, model=self._gateway.model_of(stream.backend))
         document = self._dialect.whole(answering, generation)
-        self._gateway.kept.keep(answering, generation, document)
+        self._gateway.stored.add(answering, generation, document)
         reply.outcome = generation.backend
         await reply.whole(200, self._headers(stream, answering, warnings_of(generation)), document)
 
-    async def _stream(self, asked: Asked, options: Json, details: bool, stream: AsyncStream, reply: Reply) -> None:  # noqa: FBT001
+    async def _stream(self, answering: Answering, stream: AsyncStream, reply: Reply) -> None:
         chunk = await anext(stream)
-        answering = self._answering(asked, stream, options, details)
+        answering = replace(answering, model=self._gateway.model_of(stream.backend))
         writer = self._dialect.writer(answering)
         await reply.begin(200, _EVENTS | self._headers(stream, answering))
         reply.outcome = stream.backend
@@ -106,8 +115,8 @@ class Exchange:
                     break
                 chunk = await anext(stream)
             generation = await stream.collect()
-            if asked.keep:
-                self._gateway.kept.keep(answering, generation, self._dialect.whole(answering, generation))
+            if answering.asked.store:
+                self._gateway.stored.add(answering, generation, self._dialect.whole(answering, generation))
             await reply.write(writer.end(generation))
         except TimeoutError:
             raise
@@ -117,35 +126,15 @@ class Exchange:
             failure = self._note(error, reply)
             await reply.write(writer.fail(failure))
 
-    async def _refuse(self, asked: Asked, options: Json, failure: Failure, reply: Reply) -> None:
+    async def _refuse(self, answering: Answering, failure: Failure, reply: Reply) -> None:
         """Answer with a refusal where nothing of an answer was sent."""
-        request_id = options["request_id"]
-        answering = Answering(
-            asked=asked,
-            request_id=request_id,
-            model=asked.model,
-            created=int(time.time()),
-            tenant=options["tenant"],
-            privacy=options["privacy"],
-        )
-        headers = {"x-request-id": request_id, "request-id": request_id}
-        if not asked.stream:
+        headers = id_headers(answering.request_id)
+        if not answering.asked.stream:
             await reply.whole(200, headers, self._dialect.refused(answering, failure))
             return
         writer = self._dialect.writer(answering)
         await reply.begin(200, _EVENTS | headers)
         await reply.write([*writer.begin(), *writer.refuse(failure)])
-
-    def _answering(self, asked: Asked, stream: AsyncStream, options: Json, details: bool) -> Answering:  # noqa: FBT001
-        return Answering(
-            asked=asked,
-            request_id=stream.request_id,
-            model=self._gateway.model_of(stream.backend),
-            created=int(time.time()),
-            tenant=options["tenant"],
-            privacy=options["privacy"],
-            details=details,
-        )
 
     @staticmethod
     def _headers(stream: AsyncStream, answering: Answering, warnings: Iterable[str] = ()) -> dict[str, str]:
@@ -154,7 +143,7 @@ class Exchange:
 
     async def _fail(self, error: Exception, reply: Reply, request_id: str) -> None:
         failure = self._note(error, reply)
-        headers = failure.headers | {"x-request-id": request_id, "request-id": request_id}
+        headers = failure.headers | id_headers(request_id)
         await reply.whole(failure.status, headers, self._dialect.failure(failure))
 
     @staticmethod

@@ -38,9 +38,11 @@ def options_of(headers: Mapping[str, str], body: Mapping[str, Any], client: Clie
     Raises:
         Failure: an extension is unknown, or not of its form, or names another tenant than the key's.
     """
-    given = _of_metadata(body) | _of_body(body) | _of_headers(headers)
+    sources = (_of_metadata(body), _of_body(body), _of_headers(headers))
+    given = {name: value for source in sources for name, value in source.items()}
     options: dict[str, Any] = {name: given[name] for name in ("task", "details") if name in given}
-    options["privacy"] = client.privacy.union(*_tags(headers, body))
+    tags = [_tag_set(source["privacy"]) for source in sources if source.get("privacy") is not None]
+    options["privacy"] = client.privacy.union(*tags)
     if "deadline" in given:
         options["deadline"] = _seconds(given["deadline"])
     if session := given.get("session") or body.get("prompt_cache_key"):
@@ -85,11 +87,6 @@ def _of_metadata(body: Mapping[str, Any]) -> dict[str, Any]:
     return _named(metadata, "hybrid_")
 
 
-def _tags(headers: Mapping[str, str], body: Mapping[str, Any]) -> list[frozenset[str]]:
-    values = (headers.get(f"{_PREFIX}privacy"), _of_body(body).get("privacy"), _of_metadata(body).get("privacy"))
-    return [_tag_set(value) for value in values if value is not None]
-
-
 def _tag_set(value: Any) -> frozenset[str]:
     if isinstance(value, str):
         return frozenset(tag.strip() for tag in value.split(",") if tag.strip())
@@ -121,6 +118,11 @@ def _tenant(value: Any, client: Client) -> str | None:
     raise Failure(403, "other_tenant", "the key of this request belongs to another tenant", "tenant")
 
 
+def id_headers(request_id: str) -> dict[str, str]:
+    """The id of a request in the headers of OpenAI's and Anthropic's APIs."""
+    return {"x-request-id": request_id, "request-id": request_id}
+
+
 def answer_headers(
     decision: Decision, request_id: str, backend: str, model: str, warnings: Sequence[str] = ()
 ) -> dict[str, str]:
@@ -129,9 +131,9 @@ def answer_headers(
     *warnings* are about the request, and, where the whole answer is known, about the answer.
     """
     shown = {WARNINGS: _header("; ".join(warnings))[:_MOST_SHOWN]} if warnings else {}
-    return shown | {
-        "x-request-id": request_id,
-        "request-id": request_id,
+    return {
+        **shown,
+        **id_headers(request_id),
         "x-hybrid-backend": _header(backend),
         "x-hybrid-model": _header(model),
         "x-hybrid-policy": _header(f"{decision.policy} {decision.digest}"),

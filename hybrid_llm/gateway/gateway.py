@@ -1,4 +1,4 @@
-"""What the routes of a gateway share: the client that answers, the keys, the models, and the answers that are kept."""
+"""What the routes of a gateway share: the client that answers, the keys, the models, and stored answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from hybrid_llm.gateway.asked import Asked, Json
 from hybrid_llm.gateway.config import ANYBODY, Client, open_keys
-from hybrid_llm.gateway.kept import KeptResponses
+from hybrid_llm.gateway.stored import StoredResponses
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.failures import Failure
@@ -26,7 +26,7 @@ class Gateway:
     def __init__(self, client: HybridLLM, config: GatewayConfig) -> None:
         self.client = client
         self.config = config
-        self.kept = KeptResponses(config.responses, config.response_characters)
+        self.stored = StoredResponses(config.responses, config.response_characters)
         self.document: Json = {}
         """The OpenAPI document of its routes."""
         self.draining = False
@@ -87,7 +87,7 @@ class Gateway:
             raise no_model(asked.model)
         if names:
             asked.options["backends"] = names
-        return self.kept.follow(asked, tenant)
+        return self.stored.follow(asked, tenant)
 
     def model_of(self, backend: str) -> str:
         """The model of *backend*, or the backend's name where it does not tell."""

@@ -189,8 +189,7 @@ def _assistant_turn(blocks: list[Json]) -> Json:
 
 
 def _call_of(block: Json) -> Json:
-    function = {"name": block["name"], "arguments": dumped(block["input"])}
-    return {"id": block["id"], "type": "function", "function": function}
+    return ToolCall(id=block["id"], name=block["name"], arguments=dumped(block["input"])).as_openai()
 
 
 def _texts(content: str | list[Json]) -> str | list[Json]:
@@ -233,11 +232,7 @@ def _blocks(generation: Generation) -> Iterator[Json]:
     if generation.text:
         yield {"type": "text", "text": generation.text}
     for call in generation.tool_calls:
-        yield _tool_use(call.id, call.name, _values(call))
-
-
-def _values(call: ToolCall) -> Json:
-    return parsed_arguments(call.arguments) or {}
+        yield _tool_use(call.id, call.name, parsed_arguments(call.arguments) or {})
 
 
 def _tool_use(id_: str, name: str, values: Json) -> Json:

@@ -99,9 +99,9 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         record({"object": {"const": "response.input_tokens"}, "input_tokens": _COUNT}),
         RESPONSES,
     ),
-    "response": Operation("GET", "/v1/responses/{id}", "An answer that is kept, as it was sent.", _RESPONSE),
+    "response": Operation("GET", "/v1/responses/{id}", "An answer that is stored, as it was sent.", _RESPONSE),
     "delete_response": Operation(
-        "DELETE", "/v1/responses/{id}", "Drop an answer that is kept.", _tagged("response", {"deleted": FLAG})
+        "DELETE", "/v1/responses/{id}", "Drop an answer that is stored.", _tagged("response", {"deleted": FLAG})
     ),
     "messages": Operation(
         *("POST", MESSAGES.path, "Answer a conversation: Anthropic's Messages.", _MESSAGE, MESSAGES),

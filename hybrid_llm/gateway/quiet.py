@@ -13,6 +13,8 @@ from types import FrameType
 
 import uvicorn
 
+from hybrid_llm.core.errors import ConfigError
+
 
 class QuietServer(uvicorn.Server):
     """Tells when it is ready; a signal ends it, and is no error."""
@@ -46,6 +48,22 @@ class QuietServer(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.on_ready()
+
+
+def listener(host: str, port: int, option: str) -> socket.socket:
+    """A socket that is bound there; ConfigError, which names the *option* for the address, if it cannot be."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"{host}: {error.strerror}; choose another address with {option}") from None
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        found.close()
+        raise ConfigError(f"{host}:{port}: {error.strerror}; choose another port with {option}") from None
+    return found
 
 
 def _is_no_cancellation(record: logging.LogRecord) -> bool:

@@ -45,7 +45,7 @@ class Responses:
             },
             stream=bool(body.get("stream")),
             follows=body.get("previous_response_id") or "",
-            keep=body.get("store") is not False,
+            store=body.get("store") is not False,
             warnings=tuple(tools.warnings),
             names=tools.names,
             body=body,
@@ -227,8 +227,8 @@ def _texts(content: str | list[Json]) -> str | list[Json]:
 
 def _call_of(item: Json) -> Json:
     arguments = item["arguments"] if item["type"] == "function_call" else dumped({INPUT: item["input"]})
-    function = {"name": known_as(item["name"], item.get("namespace")), "arguments": arguments}
-    return {"id": item["call_id"], "type": "function", "function": function}
+    name = known_as(item["name"], item.get("namespace"))
+    return ToolCall(id=item["call_id"], name=name, arguments=arguments).as_openai()
 
 
 def _tools_of(body: Json) -> Tools:
@@ -279,7 +279,7 @@ def _response(answering: Answering, status: str) -> Json:
         "parallel_tool_calls": body.get("parallel_tool_calls") is not False,
         "previous_response_id": body.get("previous_response_id"),
         "reasoning": {"effort": None, "summary": None},
-        "store": answering.asked.keep,
+        "store": answering.asked.store,
         "temperature": body.get("temperature"),
         "text": body.get("text") or {"format": {"type": "text"}},
         "tool_choice": body.get("tool_choice") or "auto",

@@ -16,7 +16,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.gateway.app import app_of
 from hybrid_llm.gateway.connection import Connection
 from hybrid_llm.gateway.gateway import Gateway
-from hybrid_llm.gateway.quiet import QuietServer
+from hybrid_llm.gateway.quiet import QuietServer, listener
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config.gateway import GatewayConfig, TlsFiles
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
@@ -44,7 +44,7 @@ class GatewayServer:
     def __init__(self, client: HybridLLM, config: GatewayConfig, *, metrics: PrometheusMetrics | None = None) -> None:
         gateway = Gateway(client, config)
         tls = None if config.tls is None else Tls(config.tls)
-        self._listener = _listener(config)
+        self._listener = listener(*config.address, option="--listen")
         self._server = _Server(
             uvicorn.Config(
                 app_of(gateway, metrics),
@@ -141,18 +141,3 @@ class _Server(QuietServer):
             await asyncio.sleep(_TICK_S)
         self._gateway.stopping = True
         await super().shutdown(sockets)
-
-
-def _listener(config: GatewayConfig) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(*config.address, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"{config.listen}: {error.strerror}; choose another address with --listen") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"{config.listen}: {error.strerror}; choose another port with --listen") from None
-    return listener

@@ -100,7 +100,7 @@ RESPONSES: Final = Table(
     parameters={
         "model": common.MODEL,
         "input": supported(any_of(NAME, list_of(_ITEMS, minItems=1)), "a text, or items", required=True),
-        "instructions": supported(TEXT, "are not kept for `previous_response_id`"),
+        "instructions": supported(TEXT, "are not stored for `previous_response_id`"),
         "stream": common.STREAM,
         "max_output_tokens": supported(common.MAX),
         "temperature": common.TEMPERATURE,
@@ -134,7 +134,7 @@ RESPONSES: Final = Table(
             ),
             "`format` is followed, `verbosity` a hint",
         ),
-        "previous_response_id": supported(TEXT, "of an answer that is kept: see the page of the gateway"),
+        "previous_response_id": supported(TEXT, "of an answer that is stored: see the page of the gateway"),
         "store": supported(FLAG, "true by default"),
         "metadata": common.METADATA,
         "prompt_cache_key": common.PROMPT_CACHE_KEY,
