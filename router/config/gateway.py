@@ -53,7 +53,6 @@ class GatewayConfig(Checked):
     grace_s: float = key(
         duration(positive=False), "After that, for running answers to end.", name="grace", default=10.0
     )
-
     console: bool = key(Flag(), "Whether the page of the console is served at `/`.", default=True)
 
     def __post_init__(self) -> None:

@@ -40,7 +40,7 @@ Screen = Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]
 
 
 class Run(Protocol):
-    """Where the chunks of one answer come from: `Attempts`, or a cached answer."""
+    """Where the chunks of one answer come from: `Attempts`, a cached answer, or one that identical requests share."""
 
     @property
     def answering(self) -> str:

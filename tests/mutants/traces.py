@@ -83,7 +83,7 @@ MUTANTS = (
     Mutant(
         "a collector is reported to in the clear",
         f"{_TELEMETRY}:TelemetrySpec._checked",
-        never("parts.scheme == 'http' and not (self.insecure or _is_local(parts.hostname or ''))"),
+        never("parts.scheme == 'http' and not (self.insecure or is_this_machine(parts.hostname or ''))"),
     ),
     Mutant(
         "a forked child reports its parent's numbers again",

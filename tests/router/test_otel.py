@@ -247,8 +247,7 @@ def test_tasks_at_once_keep_their_traces_apart():
 def test_the_caller_s_own_span_stays_current_while_it_reads_a_stream():
     with Traced(edge(), cloud(["a", "b", "c"])) as traced, traced.app_span() as own:
         with traced.llm.stream("hi") as stream:
-            for _ in stream:
-                assert trace.get_current_span() is own
+            assert {trace.get_current_span() for _ in stream} == {own}
         assert trace.get_current_span() is own
 
 
