@@ -9,8 +9,9 @@ from hybrid_llm.backends.anthropic.decode import MessageAnswer
 from hybrid_llm.backends.anthropic.encode import continues, payload
 from hybrid_llm.backends.anthropic.settings import AnthropicSettings
 from hybrid_llm.backends.http.api import Call, Get, Known, Reply
-from hybrid_llm.backends.http.document import Json, count_of, error_of, flag_of, object_of
+from hybrid_llm.backends.http.document import count_of, error_of, flag_of, object_of
 from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.jsonable import Json
 
 
 class Messages:

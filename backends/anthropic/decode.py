@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.backends.http.answer import Answer
-from hybrid_llm.backends.http.document import Json, is_count, object_of, text_of
+from hybrid_llm.backends.http.document import is_count, object_of, text_of
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.tools import ToolCallDelta
 
 REASONS: Final[Mapping[str, FinishReason | None]] = {

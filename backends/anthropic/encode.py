@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from hybrid_llm.backends.anthropic.settings import AnthropicSettings
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.document import Json
 from hybrid_llm.backends.http.encode import checked, named, strings, texts_of, unsupported
 from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import Tool, ToolCall, numbered_id, parsed_arguments
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import NoReturn
 
 from hybrid_llm.backends.http.continuation import Seam
-from hybrid_llm.backends.http.document import Json
 from hybrid_llm.backends.http.failures import in_stream, interrupted
 from hybrid_llm.core.errors import RequestRejected
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
+from hybrid_llm.core.jsonable import Json
 
 
 class Answer:

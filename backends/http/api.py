@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hybrid_llm.backends.http.answer import Answer
-from hybrid_llm.backends.http.document import Json, object_of
+from hybrid_llm.backends.http.document import object_of
 from hybrid_llm.core.clearance import Cleared
+from hybrid_llm.core.jsonable import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

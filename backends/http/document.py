@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeGuard
 
-Json = dict[str, Any]
+from hybrid_llm.core.jsonable import Json
 
 
 def object_of(value: Any) -> Json:

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator, Mapping, Set
 from typing import Any, Final
 
-from hybrid_llm.backends.http.document import Json
 from hybrid_llm.backends.http.settings import HttpSettings
 from hybrid_llm.core.errors import PrivacyViolation, RequestRejected
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.limits import RECOMMENDED
 from hybrid_llm.core.request import GREEDY, Location, Request, Sampling
 from hybrid_llm.core.tools import numbered_id

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from hybrid_llm.backends.http.api import Get, Known, Reply
-from hybrid_llm.backends.http.document import Json, count_of, flag_of, object_of, objects_of
+from hybrid_llm.backends.http.document import count_of, flag_of, object_of, objects_of
 from hybrid_llm.backends.openai.settings import OpenAISettings
+from hybrid_llm.core.jsonable import Json
 
 _OWNERS: Final[Mapping[str, str]] = {
     "vllm": "vllm",

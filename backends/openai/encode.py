@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.document import Json
 from hybrid_llm.backends.http.encode import checked, named, texts_of, unsupported
 from hybrid_llm.backends.openai.settings import OpenAISettings
 from hybrid_llm.core.clearance import Cleared, require_clearance
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import numbered_id
 

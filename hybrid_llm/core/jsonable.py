@@ -6,6 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from typing import Any
+
+Json = dict[str, Any]
+"""A JSON object."""
 
 
 def jsonable(value: object) -> object:

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hybrid_llm.gateway.asked import Asked, Json
+from hybrid_llm.core.jsonable import Json
+from hybrid_llm.gateway.asked import Asked
 from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
 from hybrid_llm.gateway.console import console_routes

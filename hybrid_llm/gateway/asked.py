@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from hybrid_llm.core.generation import Chunk, Generation
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.gateway.parameters import Table
 from hybrid_llm.router.failures import Failure
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,14 +120,6 @@ class Dialect(Protocol):
 def refuse(param: str, why: str, *, code: str = "unsupported_value") -> Failure:
     """The failure of a request that asks for what no backend does."""
     return Failure(400, code, f"{param}: {why}", param=param)
-
-
-def typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...], what: str) -> Any:
-    """The field *name*, None if it is absent or null. Raises `Failure` if it is no *kind*, in words *what*."""
-    value = body.get(name)
-    if value is None or (isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)):
-        return value
-    raise Failure(400, "invalid_type", f"{name}: it must be {what}", param=name)
 
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode

@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
 from hybrid_llm.core.tools import ToolCallDelta
-from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event
+from hybrid_llm.gateway.asked import Answering, Asked, dumped, event
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.chat import CHAT
 from hybrid_llm.gateway.tools import Tools, schema_of_format

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, Generation, Usage
-from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event
+from hybrid_llm.core.jsonable import Json
+from hybrid_llm.gateway.asked import Answering, Asked, dumped, event
 from hybrid_llm.gateway.chat import CONTENT_FILTER, DONE, SAMPLING, finish_reason, head, usage_of, wants_usage
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.completions import COMPLETIONS

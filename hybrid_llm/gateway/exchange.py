@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.types import Message, Receive, Scope, Send
 
 from hybrid_llm.core.errors import ContentRefused
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.protocols import Direction
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
-from hybrid_llm.gateway.asked import Answering, Asked, Dialect, Json, dumped
+from hybrid_llm.gateway.asked import Answering, Asked, Dialect, dumped
 from hybrid_llm.gateway.extensions import answer_headers, id_headers, options_of, warnings_of
 from hybrid_llm.router.failures import Failure, failure_of
 

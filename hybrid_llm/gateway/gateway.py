@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hybrid_llm.gateway.asked import Asked, Json
+from hybrid_llm.core.jsonable import Json
+from hybrid_llm.gateway.asked import Asked
 from hybrid_llm.gateway.config import ANYBODY, Client, open_keys
 from hybrid_llm.gateway.stored import StoredResponses
 from hybrid_llm.router.client import HybridLLM

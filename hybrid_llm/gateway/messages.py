@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.tools import ToolCall, parsed_arguments
-from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped, event, refuse
+from hybrid_llm.gateway.asked import Answering, Asked, dumped, event, refuse
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.messages import MESSAGES
 from hybrid_llm.gateway.tools import Tools, schema_of_format

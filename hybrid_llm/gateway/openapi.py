@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.gateway.parameters import Table
 from hybrid_llm.gateway.shapes import FLAG, OBJECT, TEXT, Schema, list_of, or_null, record, words
 from hybrid_llm.gateway.tables.chat import CHAT
@@ -14,7 +15,6 @@ from hybrid_llm.gateway.tables.messages import MESSAGES
 from hybrid_llm.gateway.tables.responses import RESPONSES
 from hybrid_llm.router.failures import STATUSES
 
-Json = dict[str, Any]
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
 _COUNT: Final[Schema] = {"type": "integer", "minimum": 0}

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.tools import ToolCall, ToolCallDelta, parsed_arguments
-from hybrid_llm.gateway.asked import Answering, Asked, Json, ToolName, dumped, event
+from hybrid_llm.gateway.asked import Answering, Asked, ToolName, dumped, event
 from hybrid_llm.gateway.chat import SAMPLING, text_part
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.responses import HISTORY, RESPONSES, SERVER_TOOLS

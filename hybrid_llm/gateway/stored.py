@@ -6,7 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from hybrid_llm.core.generation import Generation
-from hybrid_llm.gateway.asked import Answering, Asked, Json, dumped
+from hybrid_llm.core.jsonable import Json
+from hybrid_llm.gateway.asked import Answering, Asked, dumped
 from hybrid_llm.router.failures import Failure
 
 

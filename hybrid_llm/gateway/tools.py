@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hybrid_llm.backends.schema_rules import subschemas
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.tools import CHOICES, Tool
-from hybrid_llm.gateway.asked import Json, ToolName, dumped, refuse
+from hybrid_llm.gateway.asked import ToolName, dumped, refuse
 
 _LOOSE: Final = (
     *("propertyNames", "uniqueItems", "not", "if", "then", "else", "dependentRequired", "dependentSchemas"),

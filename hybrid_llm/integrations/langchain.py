@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, Generation, Usage
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import GenerateOptions, Message
 from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.common import AUTO, aclient_for, both, client_for, details, mapped, options_of
@@ -46,7 +47,6 @@ except ImportError as error:
 if TYPE_CHECKING:
     from langchain_core.output_parsers.base import BaseOutputParser
 
-Json = dict[str, Any]
 _BY_CODE: Final[Mapping[str, type[Exception]]] = {
     "context_length_exceeded": lc.ContextOverflowError,
     "overloaded": lc.ModelRateLimitError,

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias, cast
 from hybrid_llm.core.errors import HybridLLMError, NoEligibleBackend, SecurityError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.integrations.common import Config, aclient_for, both, client_for, details, mapped, options_of
@@ -41,7 +42,6 @@ try:
 except ImportError as error:
     raise ImportError(f"HybridCustomLLM needs litellm: {install_hint('litellm')}") from error
 
-Json = dict[str, Any]
 Piece: TypeAlias = "ModelResponseStream | GenericStreamingChunk"
 _MESSAGE: Final = ("role", "content", "tool_calls", "tool_call_id", "reasoning_content", "refusal")
 """Fields of a message that a model is to see."""

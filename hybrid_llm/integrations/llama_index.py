@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from hybrid_llm.core.errors import InvalidRequest, OutputInvalid
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import AnswerParts, Chunk, FinishReason, Generation
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.limits import DEFAULT_MAX_TOKENS
 from hybrid_llm.core.request import GenerateOptions
 from hybrid_llm.core.tools import ToolCall
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
     from pydantic import BaseModel
 
-Json = dict[str, Any]
 Block: TypeAlias = "ThinkingBlock | TextBlock | ToolCallBlock"
 _ROLES = {
     MessageRole.CHATBOT: "assistant",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from hybrid_llm.core.errors import HybridLLMError, InvalidRequest
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import Message as Turn
 from hybrid_llm.core.request import Role
 from hybrid_llm.core.tools import ToolCall
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from hybrid_llm.core.request import GenerateOptions
     from hybrid_llm.router.client import HybridLLM
 
-Json = dict[str, Any]
 MODEL: Final = "hybrid-llm"
 
 

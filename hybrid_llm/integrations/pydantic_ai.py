@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hybrid_llm.core.errors import HybridLLMError, NoEligibleBackend, SecurityError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import GenerateOptions, Message
 from hybrid_llm.integrations.common import AUTO, Config, aclient_for, both, details, mapped, options_of
 from hybrid_llm.router.client import HybridLLM
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
     from hybrid_llm.router.execution.stream import AsyncStream
 
-Json = dict[str, Any]
 _PROVIDER: Final = "hybrid-llm"
 _OURS: Final = "hybrid_"
 _SETTINGS: Final[Mapping[str, str]] = {

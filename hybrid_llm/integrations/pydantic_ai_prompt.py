@@ -24,11 +24,10 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ToolOrOutput
 
 from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import Message
 from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.openai_form import tool_of
-
-Json = dict[str, Any]
 
 
 def tool_options(choice: Any, parameters: ModelRequestParameters) -> Json:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from hybrid_llm import HybridLLM
@@ -65,3 +67,20 @@ def serve() -> Iterator[Serve]:
             return stack.enter_context(served(client, **options))
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> openai.OpenAI:
+    """OpenAI's client for the gateway at *url*, a fixture of the module."""
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def claude(url: str) -> anthropic.Anthropic:
+    """Anthropic's client for it."""
+    return anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
+
+
+def ask(text: str) -> list[dict[str, str]]:
+    """A conversation in which the user says *text*."""
+    return [{"role": "user", "content": text}]

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from hybrid_llm import HybridLLM
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.policies import builtin_policy
-from tests.gateway.conftest import served
+from tests.gateway.conftest import ask, served
 
 WEATHER = {
     "type": "object",
@@ -36,20 +36,6 @@ def url() -> Iterator[str]:
     client = HybridLLM([edge], builtin_policy("balanced", backends={edge.name: edge.location}))
     with served(client) as base:
         yield base
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def claude(url: str) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
-
-
-def ask(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 class TestChat:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import anthropic
 import openai
 import pytest
 from pydantic import BaseModel
@@ -13,7 +12,7 @@ from hybrid_llm import HybridLLM
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.signals import FixedSensors
 from tests.fakes import FakeGuardrail
-from tests.gateway.conftest import POLICY, fakes, served
+from tests.gateway.conftest import POLICY, ask, fakes, served
 
 LONG = "an answer that is long enough for its beginning to be released before its end is judged, "
 HARMLESS, HARMFUL, ASKED = "say something", "say something long", "say the forbidden word"
@@ -28,20 +27,6 @@ def url() -> Iterator[str]:
     client = HybridLLM([edge, cloud], policy, sensors=FixedSensors(), guardrails=[FakeGuardrail()])
     with served(client) as base:
         yield base
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def claude(url: str) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
-
-
-def ask(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 class TestRequests:

@@ -18,9 +18,8 @@ from starlette.routing import Route
 
 import hybrid_llm
 from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
-from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.jsonable import Json, jsonable
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S
-from hybrid_llm.gateway.asked import Json, typed
 from hybrid_llm.gateway.config import Client
 from hybrid_llm.gateway.console import documents
 from hybrid_llm.gateway.console.journal import Journal
@@ -183,7 +182,7 @@ class Console:
         """What the policy in force, and an edited one, decide for a prompt. Nothing is sent, and nothing changes."""
         body = await self._body(request, _PREVIEW)
         prompt, options = _prompt_of(body), self._options(body, client)
-        text = typed(body, "policy", str, "the text of a policy")
+        text = _typed(body, "policy", str, "the text of a policy")
         async with self._turns:
             current = self.gateway.client.policy
             side = documents.side_of(current, await self.gateway.client.apreview(prompt, **options))
@@ -218,18 +217,18 @@ class Console:
             return documents.Side(policy=policy.name, digest=policy.digest, refused=str(error))
 
     def _options(self, body: Json, client: Client) -> Json:
-        tags = typed(body, "privacy", list, "a list of tags") or []
+        tags = _typed(body, "privacy", list, "a list of tags") or []
         if not all(isinstance(tag, str) for tag in tags):
             raise Failure(400, "invalid_type", "privacy: it must be a list of tags", "privacy")
         options: Json = {
             "privacy": client.privacy.union(tags),
-            "task": typed(body, "task", str, "a name"),
-            "max_tokens": typed(body, "max_tokens", int, "a number of tokens"),
-            "deadline": typed(body, "deadline", (int, float), "a number of seconds"),
-            "session_id": typed(body, "session", str, "the name of a session"),
+            "task": _typed(body, "task", str, "a name"),
+            "max_tokens": _typed(body, "max_tokens", int, "a number of tokens"),
+            "deadline": _typed(body, "deadline", (int, float), "a number of seconds"),
+            "session_id": _typed(body, "session", str, "the name of a session"),
             "tenant": client.tenant,
         }
-        backend = typed(body, "backend", str, "`auto`, or the name of a backend or model")
+        backend = _typed(body, "backend", str, "`auto`, or the name of a backend or model")
         if names := self.gateway.backends_of(backend or "auto"):
             options["backends"] = names
         return options
@@ -237,7 +236,7 @@ class Console:
     async def forget(self, request: Request, client: Client) -> Json:
         """Wipe the pseudonyms of a session, and what this device holds of it."""
         body = await self._body(request, frozenset({"session"}))
-        session = typed(body, "session", str, "the name of a session")
+        session = _typed(body, "session", str, "the name of a session")
         if not session:
             raise Failure(400, "missing_required_parameter", "session: it is missing", "session")
         await asyncio.to_thread(self.gateway.client.forget, session, tenant=client.tenant)
@@ -259,3 +258,11 @@ def _prompt_of(body: Json) -> Any:
     if isinstance(prompt, str | list) and prompt:
         return prompt
     raise Failure(400, "missing_required_parameter", "prompt: a text, or a list of messages", "prompt")
+
+
+def _typed(body: Mapping[str, Any], name: str, kind: type | tuple[type, ...], what: str) -> Any:
+    """The field *name*, None if it is absent or null. Raises `Failure` if it is no *kind*, in words *what*."""
+    value = body.get(name)
+    if value is None or (isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool)):
+        return value
+    raise Failure(400, "invalid_type", f"{name}: it must be {what}", param=name)
