@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hybrid_llm.cli.arguments import Command, add_config, add_json
 from hybrid_llm.cli.doctor_cache import check_cache
 from hybrid_llm.cli.doctor_checks import CHECKS, FIRST_CHECKS, Check, Setup, run_checks
+from hybrid_llm.cli.doctor_gateway import check_gateway
 from hybrid_llm.cli.findings import Finding, Status, fault, ok, warning
 from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.environment import read_environment, unknown_variables
@@ -36,7 +37,8 @@ def _run(args: argparse.Namespace) -> int:
     findings = []
     # The first checks need nothing installed. The set-up is read after them, so that they always report.
     setup_checks: dict[str, Check] = {"configuration": partial(_read_setup, args), "environment": _check_environment}
-    checks: dict[str, Check] = {**FIRST_CHECKS, **setup_checks, **CHECKS, "cache": check_cache}
+    last_checks: dict[str, Check] = {"cache": check_cache, "gateway": check_gateway}
+    checks: dict[str, Check] = {**FIRST_CHECKS, **setup_checks, **CHECKS, **last_checks}
     for finding in run_checks(checks, Setup()):
         findings.append(finding)
         if not args.json:

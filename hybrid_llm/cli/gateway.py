@@ -50,11 +50,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if missing := missing_packages():
+        raise ConfigError(f"the gateway needs {', '.join(missing)}: {install_hint('gateway')}")
     if args.new_key is not None:
         return _new_key(args)
-    missing = [name for name in _REQUIRED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"the gateway needs {', '.join(missing)}: {install_hint('gateway')}")
     log_to_stderr(logging.INFO if args.verbose else logging.WARNING)
     from hybrid_llm.gateway.config import open_keys
 
@@ -70,6 +69,11 @@ def _run(args: argparse.Namespace) -> int:
         asyncio.run(_serve(client, config, metrics, announce))
     note("stopped")
     return Exit.OK
+
+
+def missing_packages() -> list[str]:
+    """The packages of the extra `gateway` that are not installed."""
+    return [name for name in _REQUIRED if find_spec(name) is None]
 
 
 def _config(args: argparse.Namespace) -> GatewayConfig:
@@ -88,11 +92,11 @@ def _config(args: argparse.Namespace) -> GatewayConfig:
     }
     config = replace(config, **{name: value for name, value in named.items() if value is not None})
     if loaded is not None:
-        _refuse_itself(config, loaded.backends)
+        refuse_itself(config, loaded.backends)
     return config
 
 
-def _refuse_itself(config: GatewayConfig, backends: Sequence[BackendSpec]) -> None:
+def refuse_itself(config: GatewayConfig, backends: Sequence[BackendSpec]) -> None:
     """Raise ConfigError for a backend that is this gateway: it would ask itself, until every deadline has passed."""
     from hybrid_llm.backends.http.settings import HttpSettings
 

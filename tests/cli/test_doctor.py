@@ -85,6 +85,25 @@ def test_a_url_without_its_path_is_a_warning(cli, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("section", "status", "said"),
+    [
+        ("drain: 5s", ["ok"], "http://127.0.0.1:8080 for this machine"),
+        ("listen: 0.0.0.0:8443", ["fault"], "which need keys"),
+        ("listen: 0.0.0.0:8443, keys: keys.json", ["warning", "ok"], "in the clear"),
+        ("keys: absent.json", ["fault"], "absent.json is not there"),
+        ("tls: {cert: absent.pem, key: absent.key}", ["fault"], "no certificate with its key"),
+    ],
+)
+def test_a_gateway_that_would_not_start_is_a_fault(cli, tmp_path, section, status, said):
+    config = tmp_path / "hybrid.yaml"
+    (tmp_path / "keys.json").write_text(json.dumps([{"sha256": "a" * 64, "tenant": "acme"}]))
+    config.write_text(f"version: 1\nbackends: {{edge: {{kind: onnx, model: embedded}}}}\ngateway: {{{section}}}\n")
+    found = [item for item in examine(cli, "--config", config) if item["check"] == "gateway"]
+    assert [item["status"] for item in found] == status
+    assert said in found[0]["message"]
+
+
 def test_a_server_that_cannot_be_reached_and_one_in_the_clear_are_named(cli, tmp_path):
     config = tmp_path / "hybrid.yaml"
     clear = '{kind: anthropic, base_url: "http://192.0.2.1:9", model: m, insecure: true, connect_timeout: 50ms}'

@@ -104,8 +104,8 @@ def test_an_unreachable_collector_delays_no_request_and_the_end_only_for_a_while
     ("telemetry", "message"),
     [
         ({"exporter": "otlp", "endpoint": "http://collector.example:4318"}, "insecure: true"),
-        ({"exporter": "otlp", "headers": {"authorization": {"env": "NOT_SET"}}}, "NOT_SET has no value"),
-        ({"exporter": "otlp", "headers": {"authorization": {"file": "absent"}}}, "absent has no value"),
+        ({"exporter": "otlp", "headers": {"authorization": {"env": "NOT_SET"}}}, "NOT_SET is not set"),
+        ({"exporter": "otlp", "headers": {"authorization": {"file": "absent"}}}, "absent cannot be read"),
     ],
 )
 def test_what_would_leak_or_cannot_work_is_refused_when_the_client_is_made(telemetry, message, tmp_path, clean):
