@@ -17,11 +17,9 @@ from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import DeadlineExceeded, HybridLLMError
 from hybrid_llm.core.generation import (
     AnswerParts,
-    AnswerWarning,
     AttemptRecord,
     Chunk,
     Continuation,
-    FinishReason,
     Generation,
     Timings,
     Usage,
@@ -33,6 +31,8 @@ from hybrid_llm.router.execution.call import Routed, Trail
 from hybrid_llm.router.observability.hooks import Hook, RequestEvent, emit
 
 T = TypeVar("T")
+_NO_CHUNK: Final = Chunk(tokens=0)
+"""In place of the last chunk until that has arrived."""
 Keep = Callable[[Generation], Awaitable[None]]
 """Awaited with a whole answer, which may be cached."""
 Screen = Callable[[AsyncGenerator[Chunk, None]], AsyncGenerator[Chunk, None]]
@@ -101,7 +101,7 @@ class Answer:
         self._tokens = 0
         self._first_at = 0.0
         self._last_at = 0.0
-        self._final: Chunk | None = None
+        self._final = _NO_CHUNK
         self._generation: Generation | None = None
         self._error = "cancelled"
         self._begun = False
@@ -124,7 +124,7 @@ class Answer:
     @property
     def is_whole(self) -> bool:
         """Whether the last chunk has arrived."""
-        return self._final is not None
+        return self._final.finish_reason is not None
 
     async def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Yield the chunks of the answer. Raises what `Attempts.run` raises."""
@@ -174,8 +174,7 @@ class Answer:
             self._final, self._error = chunk, ""
 
     def _usage(self) -> Usage:
-        reported = self._final.usage if self._final is not None else None
-        return reported or Usage(prompt_tokens=self.metadata.prompt_tokens, completion_tokens=self._tokens)
+        return self._final.usage or Usage(prompt_tokens=self.metadata.prompt_tokens, completion_tokens=self._tokens)
 
     def _tpot_ms(self) -> float:
         """Mean time per token after the first; 0 if there is none."""
@@ -184,16 +183,13 @@ class Answer:
 
     def _timings(self) -> Timings:
         created = self.metadata.created
-        own = self._final.timings if self._final is not None else None
+        own = self._final.timings
         return Timings(
             queue_ms=own.queue_ms if own is not None else 0.0,
             ttft_ms=max(0.0, self._first_at - created) * 1e3,
             tpot_ms=self._tpot_ms(),
             total_ms=(time.monotonic() - created) * 1e3,
         )
-
-    def _finish_reason(self) -> FinishReason | None:
-        return self._final.finish_reason if self._final is not None else None
 
     @property
     def generation(self) -> Generation:
@@ -207,7 +203,7 @@ class Answer:
         return self._generation
 
     def _complete(self) -> Generation:
-        reason = self._finish_reason()
+        reason = self._final.finish_reason
         if reason is None:
             raise HybridLLMError("the answer is not complete: iterate to its end first")
         return Generation(
@@ -226,14 +222,11 @@ class Answer:
             parse=self._routed.parse,
             cached=self._run.cached,
             notice=self._notice(self.backend),
-            warnings=self._warnings(),
+            warnings=self._final.warnings,
             declared=self._routed.assessment.declared,
             departures=tuple(self._trail.departures),
             cost=self._trail.cost,
         )
-
-    def _warnings(self) -> tuple[AnswerWarning, ...]:
-        return self._final.warnings if self._final is not None else ()
 
     def _event(self) -> RequestEvent:
         if self._error == "cancelled" and self.metadata.remaining() <= 0.0:
@@ -245,13 +238,13 @@ class Answer:
             decision=self.decision,
             backend=self.backend if not self._error else "",
             attempts=tuple(self._run.records),
-            finish_reason=self._finish_reason(),
+            finish_reason=self._final.finish_reason,
             usage=whole.usage if whole is not None else self._usage(),
             timings=whole.timings if whole is not None else self._timings(),
             error=self._error,
             continuations=tuple(self._run.continuations),
             cached=self._run.cached,
-            warnings=self._warnings(),
+            warnings=self._final.warnings,
             declared=self._routed.assessment.declared,
             departures=tuple(self._trail.departures),
             cost=self._trail.cost,
