@@ -251,6 +251,33 @@ def test_a_server_that_cannot_be_used_is_one_typed_error(call, expected):
         call()
 
 
+LISTS = """
+import json, sys
+tool = {"name": "f", "inputSchema": {"type": "object"}}
+info = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": {"name": "x", "version": "1"}}
+for line in sys.stdin:
+    asked = json.loads(line)
+    listed = {"tools": [tool] * int(sys.argv[1])} | ({"nextCursor": "more"} if sys.argv[2:] else {})
+    found = {"initialize": info, "tools/list": listed}.get(asked.get("method"))
+    if "id" in asked:
+        answer = {"result": found} if found else {"error": {"code": -32601, "message": "no"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
+"""
+"""A server that lists one name again and again, and says that there is more."""
+
+
+def test_a_server_may_list_a_thousand_tools_of_one_name():
+    with McpTools.connect([sys.executable, "-c", LISTS, "1000"]) as tools:
+        assert len({tool.name for tool in tools.tools}) == 1000
+        assert all(TOOL_NAME.fullmatch(tool.name) for tool in tools.tools)
+
+
+@pytest.mark.parametrize("arguments", [["1001"], ["400", "more"], ["0", "more"]])
+def test_a_server_whose_list_of_tools_has_no_end_is_one_typed_error(arguments):
+    with pytest.raises(ConfigError, match="lists more than 1,000 tools"):
+        McpTools.connect([sys.executable, "-c", LISTS, *arguments]).__enter__()
+
+
 def test_tools_are_there_while_the_server_is_connected_and_unknown_ones_are_refused(folder):
     unconnected = pipes(folder)
     with pytest.raises(HybridLLMError, match="not connected yet"):

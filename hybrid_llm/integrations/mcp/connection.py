@@ -25,8 +25,13 @@ from hybrid_llm.integrations.mcp.logs import keep_texts_out
 T = TypeVar("T")
 _CLOSE_S: Final = 10.0
 """How long closing waits for the server to end; the package stops it before that."""
-_MOST_PAGES: Final = 100
+MOST_TOOLS: Final = 1000
+"""A server lists no more; with a page that has none, it would list them for ever."""
 Transport = AbstractAsyncContextManager[Any]
+
+
+class _TooMany(Exception):
+    """A server lists more tools than it may."""
 
 
 class Connection:
@@ -97,6 +102,8 @@ class Connection:
                 why = reason
             case MCPError(code=code):
                 why = f"it refused to list its tools (code {code})"
+            case _TooMany():
+                why = f"it lists more than {MOST_TOOLS:,} tools, or does not come to an end"
             case _:
                 why = f"{type(error).__name__} while connecting"
         return ConfigError(f"the MCP server {self._name} cannot be used: {why}")
@@ -125,12 +132,14 @@ class Connection:
 async def _listed(client: Client) -> tuple[types.Tool, ...]:
     found: list[types.Tool] = []
     cursor: str | None = None
-    for _ in range(_MOST_PAGES):
+    for _ in range(MOST_TOOLS):
         page = await client.list_tools(cursor=cursor)
         found += page.tools
-        if (cursor := page.next_cursor) is None:
+        if len(found) > MOST_TOOLS:
             break
-    return tuple(found)
+        if (cursor := page.next_cursor) is None:
+            return tuple(found)
+    raise _TooMany
 
 
 def _submit(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> Future[T]:

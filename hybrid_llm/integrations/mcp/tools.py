@@ -28,7 +28,7 @@ from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest
 from hybrid_llm.core.hosts import is_this_machine
 from hybrid_llm.core.threads import awaited, close_aside, require_asyncio
 from hybrid_llm.core.tools import Tool
-from hybrid_llm.integrations.mcp.connection import Connection, http_transport
+from hybrid_llm.integrations.mcp.connection import MOST_TOOLS, Connection, http_transport
 
 _NAME_LENGTH: Final = 64
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -162,7 +162,7 @@ def _names(wanted: Iterable[str]) -> Iterator[str]:
     taken: set[str] = set()
     for name in wanted:
         base = _NOT_IN_NAMES.sub("_", name)[:_NAME_LENGTH] or "tool"
-        numbered = (f"{base[: _NAME_LENGTH - 4]}_{number}" for number in range(2, 1000))
+        numbered = (f"{base[: _NAME_LENGTH - 5]}_{number}" for number in range(2, MOST_TOOLS + 2))
         free = base if base not in taken else next(each for each in numbered if each not in taken)
         taken.add(free)
         yield free
