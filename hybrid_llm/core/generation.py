@@ -75,6 +75,10 @@ class AnswerWarning:
     """What it is about: of a pseudonym its type, such as `EMAIL`."""
     count: int
 
+    def __str__(self) -> str:
+        """It in one line, for headers and people."""
+        return f"{self.code}: {self.count} {self.kind}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
@@ -234,10 +238,9 @@ class Generation:
     def _repr_markdown_(self) -> str:
         """The answer in a notebook, as text, and under it who gave it and why."""
         calls = [f"calls {call.name}({call.arguments})" for call in self.tool_calls]
-        warned = [f"{each.code}: {each.count} {each.kind}" for each in self.warnings]
         counted = f"{self.usage.total_tokens} tokens, {self.timings.total_ms:.0f} ms"
         made = f"{self.backend}: {self.decision.because} ({counted})"
-        notes = [f"*{literal(each)}*" for each in (*warned, self.notice, made) if each]
+        notes = [f"*{literal(each)}*" for each in (*map(str, self.warnings), self.notice, made) if each]
         return "\n\n".join([*map(literal, filter(None, (self.text, *calls))), *notes])
 
     def as_message(self, *, reasoning: bool = False) -> Message:

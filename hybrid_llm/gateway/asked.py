@@ -117,11 +117,6 @@ class Dialect(Protocol):
         """The document of an error."""
 
 
-def refuse(param: str, why: str, *, code: str = "unsupported_value") -> Failure:
-    """The failure of a request that asks for what no backend does."""
-    return Failure(400, code, f"{param}: {why}", param=param)
-
-
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 

@@ -23,7 +23,7 @@ from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.protocols import Direction
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, dumped
-from hybrid_llm.gateway.extensions import answer_headers, id_headers, options_of, warnings_of
+from hybrid_llm.gateway.extensions import answer_headers, id_headers, options_of
 from hybrid_llm.router.failures import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Exchange:
         document = self._dialect.whole(answering, generation)
         self._gateway.stored.add(answering, generation, document)
         reply.outcome = generation.backend
-        await reply.whole(200, self._headers(stream, answering, warnings_of(generation)), document)
+        await reply.whole(200, self._headers(stream, answering, map(str, generation.warnings)), document)
 
     async def _stream(self, answering: Answering, stream: AsyncStream, reply: Reply) -> None:
         chunk = await anext(stream)

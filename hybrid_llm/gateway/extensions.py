@@ -156,11 +156,6 @@ _DETAILS: Final = (
 )
 
 
-def warnings_of(generation: Generation) -> list[str]:
-    """What is wrong with an answer, in words."""
-    return [f"{each.code}: {each.count} {each.kind}" for each in generation.warnings]
-
-
 def details_field(answering: Answering, generation: Generation) -> dict[str, Any]:
     """The field `hybrid` of an answer: how it was made, without its text; nothing unless it was asked for."""
     if not answering.details:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.tools import ToolCall, parsed_arguments
-from hybrid_llm.gateway.asked import Answering, Asked, dumped, event, refuse
+from hybrid_llm.gateway.asked import Answering, Asked, dumped, event
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.messages import MESSAGES
 from hybrid_llm.gateway.tools import Tools, schema_of_format
@@ -168,7 +168,8 @@ def _turns(messages: list[Json]) -> Iterator[Json]:
         else:
             yield from _user_turns(message["role"], content)
     if messages[-1]["role"] == "assistant":
-        raise refuse("messages", "a conversation ends with a message of the user: no prefill of the answer is taken")
+        text = "messages: a conversation ends with a message of the user: no prefill of the answer is taken"
+        raise Failure(400, "unsupported_value", text, "messages")
 
 
 def _user_turns(role: str, blocks: list[Json]) -> Iterator[Json]:

@@ -10,7 +10,8 @@ from typing import Any, Final
 from hybrid_llm.backends.schema_rules import subschemas
 from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.tools import CHOICES, Tool
-from hybrid_llm.gateway.asked import ToolName, dumped, refuse
+from hybrid_llm.gateway.asked import ToolName, dumped
+from hybrid_llm.router.failures import Failure
 
 _LOOSE: Final = (
     *("propertyNames", "uniqueItems", "not", "if", "then", "else", "dependentRequired", "dependentSchemas"),
@@ -61,9 +62,9 @@ class Tools:
         if choice is None or (not self.offered and choice in ("auto", "none")):
             return None
         if choice not in CHOICES and choice not in [tool.name for tool in self.offered]:
-            raise refuse("tool_choice", "it names no tool of this request that a backend has", code="invalid_value")
+            raise _wrong_choice("it names no tool of this request that a backend has")
         if not self.offered:
-            raise refuse("tool_choice", "the request has no tool that a backend has", code="invalid_value")
+            raise _wrong_choice("the request has no tool that a backend has")
         return str(choice)
 
     def allow(self, names: Iterable[str]) -> None:
@@ -74,7 +75,7 @@ class Tools:
         """
         allowed = set(names)
         if not allowed <= {tool.name for tool in self.offered}:
-            raise refuse("tool_choice", "it allows a tool that the request does not have", code="invalid_value")
+            raise _wrong_choice("it allows a tool that the request does not have")
         self.offered = [tool for tool in self.offered if tool.name in allowed]
 
     def _offer(self, given: Json, parameters: str, namespace: str | None) -> str:
@@ -113,3 +114,7 @@ def schema_of_format(wanted: Mapping[str, Any], schema: Any) -> Json | None:
         found: Json = schema
         return found
     return {"type": "object"} if wanted["type"] == "json_object" else None
+
+
+def _wrong_choice(why: str) -> Failure:
+    return Failure(400, "invalid_value", f"tool_choice: {why}", "tool_choice")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import typing
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ from hybrid_llm.core.request import Location, Message, Sampling
 from hybrid_llm.core.secret import Secret
 from hybrid_llm.core.tools import Tool, ToolCall
 from hybrid_llm.policies import builtin_policy, parse_policy
-from tests.backends.http.server import CUT, HANG, Scripted, failed, head, scripted
+from tests.backends.http.server import CUT, Scripted, failed, head, scripted
 from tests.backends.openai.test_backend import cleared, text_of
 from tests.fakes import A_DAY
 from tests.gateway.conftest import served
@@ -312,30 +311,6 @@ def test_two_calls_in_blocks_of_one_number_are_two() -> None:
     for chunk in read(events(START, *use(1, "f", "{}"), *use(1, "g", '{"x":1}'), end("tool_use"), STOP), []):
         parts.add(chunk)
     assert [(call.name, call.arguments) for call in parts.tool_calls] == [("f", "{}"), ("g", '{"x":1}')]
-
-
-class TestLeaving:
-    def test_leaving_a_stream_closes_the_connection(self) -> None:
-        with scripted([head(), events(START, *text(0, "one ")), HANG]) as server:
-            backend = opened(server)
-            stream = backend.stream(cleared())
-            assert next(stream).text == "one "
-            stream.close()
-            assert server.left.wait(5)
-            backend.close()
-
-    def test_a_cancelled_task_closes_the_connection(self) -> None:
-        async def leave(backend: HttpBackend) -> None:
-            async with asyncio.timeout(0.3):
-                async for _ in backend.astream(cleared()):
-                    pass
-
-        with scripted([head(), events(START), HANG]) as server:
-            backend = opened(server)
-            with pytest.raises(TimeoutError):
-                asyncio.run(leave(backend))
-            assert server.left.wait(5)
-            backend.close()
 
 
 TOOL = Tool(name="f", description="does", parameters='{"properties": {"secret": {"type": "string"}}}')
