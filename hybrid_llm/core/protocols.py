@@ -38,7 +38,8 @@ DETECTOR_NAMES: Final = (
 class Finding:
     """Where a detector found a value: *start* and *end* are character offsets, *kind* what it is.
 
-    A kind is a name, such as `email` or `person_name`, never a piece of the text: it shows in pseudonyms.
+    A kind is a name, such as `email` or `person_name`, never a piece of the text: it shows in pseudonyms. In those of a
+    value that holds its own kind, such as `LOCATION_7BUO3`, the name of the detector shows instead.
     """
 
     kind: str
