@@ -300,7 +300,7 @@ def _size(prompt: object) -> int:
     if isinstance(prompt, str):
         return len(prompt)
     if isinstance(prompt, Mapping):
-        return sum([_size(prompt.get(name)) for name in _SIZED])
+        return sum([_size(value) for name in _SIZED if (value := prompt.get(name)) is not None])
     if isinstance(prompt, list | tuple):
         return sum([_size(each) for each in prompt]) + len(prompt) * 16
     return 0

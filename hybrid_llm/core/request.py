@@ -163,7 +163,7 @@ class _Envelope:
 
     def remaining(self, now: float | None = None) -> float:
         """Seconds left until the deadline; negative once it is over."""
-        return self.expires - (time.monotonic() if now is None else now)
+        return self.created + self.deadline - (time.monotonic() if now is None else now)
 
     def check_deadline(self) -> None:
         """Work before the first attempt calls this between its pieces, so that it ends in time too.

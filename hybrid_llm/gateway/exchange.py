@@ -85,11 +85,11 @@ class Exchange:
         )
         stream = self._gateway.client.astream([*asked.instructions, *asked.prompt], **options)
         try:
-            async with stream:
-                if asked.stream:
+            if asked.stream:
+                async with stream:
                     await self._stream(answering, stream, reply)
-                    return
-                generation = await stream.collect()
+                return
+            generation = await stream.collect()
         except ContentRefused as refusal:
             if refusal.direction == Direction.INPUT and not self._dialect.answers_refused:
                 raise

@@ -65,8 +65,8 @@ class Journal:
                 self._counts_of(tenant, event.decision.digest).add(event)
 
     def _counts_of(self, tenant: str | None, digest: str) -> Counts:
-        counts = self._counts.setdefault((tenant, digest), Counts())
-        self._counts.move_to_end((tenant, digest))
+        counts = self._counts.pop((tenant, digest), None) or Counts()
+        self._counts[tenant, digest] = counts
         while len(self._counts) > _MOST_COUNTS:
             self._counts.popitem(last=False)
         return counts

@@ -65,10 +65,10 @@ def embedded(view: View) -> Iterator[_Run]:
             yield from (
                 (*view.origin(found.start + start, found.start + end), text) for start, end, text in _base64(raw)
             )
-    for found in looked(_HEX.finditer(view.data)) if view.has_digit else ():
+    for found in looked(_HEX.finditer(view.data)) if view.digits else ():
         for start, text in _from_hex(view.data[found.start : found.end].decode("latin-1")):
             yield *view.origin(found.start + start, found.end), text
-    for found in looked(_PAIRS.finditer(view.data)) if view.has_digit else ():
+    for found in looked(_PAIRS.finditer(view.data)) if view.digits else ():
         pairs = "".join(_PAIR.findall(view.data[found.start : found.end].decode("latin-1")))
         shown = as_text(bytes.fromhex(pairs))
         if shown is not None:

@@ -67,7 +67,7 @@ class _Gate(NamedTuple):
     def lets(self, view: View) -> bool:
         """Whether *view* holds it."""
         digits, literals = self
-        if digits and not view.has_digits(digits):
+        if view.digits < digits:
             return False
         lower = view.lower
         for literal in literals:  # noqa: SIM110  # a generator for each pattern would cost more than the searches
@@ -216,7 +216,7 @@ class PatternDetector:
     def _spans(self, view: View) -> list[tuple[int, int]]:
         """The finds in *view*; they may overlap. A pattern skips what an earlier one has found."""
         found: list[tuple[int, int]] = []
-        if self._digits and not view.has_digits(self._digits):
+        if view.digits < self._digits:
             return found
         known = bytearray()
         for pattern in self.patterns:

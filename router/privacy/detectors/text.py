@@ -202,7 +202,7 @@ _SPELLED: Final = Regex(
     rb"(?i)\b(?P<words>(?:" + _WORD.encode() + rb")(?:[ ,.-]{1,3}(?:" + _WORD.encode() + rb"|[0-9]{1,4})){6,})\b"
     rb"|(?P<chinese>[\x90-\x99](?:[ -]?[\x90-\x99]){6,})"
 )
-_NUMBERS: Final = {count: Regex(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){%d}" % (count - 1)) for count in (6, 9)}
+_NUMBERS: Final = {count: Regex(rb"[0-9](?:[ .()/+-]{0,3}[0-9]){%d}" % (count - 1)) for count in (9, 6)}
 
 _Piece = tuple[str, int, int]
 """A decoded text, and the start and end of the code in the view that it was decoded from."""
@@ -232,9 +232,6 @@ class View:
         """The view that this one was made of by leaving out the characters that direct its text, if there are any."""
         self.lower = data.lower()
         """The data in lower case."""
-        self.has_digit = _DIGIT.search(data) is not None
-        """Whether there is any digit."""
-        self._digits: dict[int, bool] = {}
 
     def origin(self, start: int, end: int) -> tuple[int, int]:
         """The span of the original text that the characters *start* to *end* (exclusive) were decoded from."""
@@ -259,16 +256,15 @@ class View:
             return start, end
         return start + position - begin, start + position - begin + 1
 
-    def has_digits(self, count: int) -> bool:
-        """Whether there are *count* digits (1, 6 or 9) with little between them: most texts have none.
+    @cached_property
+    def digits(self) -> int:
+        """How many digits there are at least with little between them: 9, 6, 1, or 0, as in most texts.
 
         Most patterns need six of them; a date has fewer than nine.
         """
-        if not self.has_digit or count == 1:
-            return self.has_digit
-        if count not in self._digits:
-            self._digits[count] = _NUMBERS[count].search(self.data) is not None
-        return self._digits[count]
+        if _DIGIT.search(self.data) is None:
+            return 0
+        return next((count for count, number in _NUMBERS.items() if number.search(self.data) is not None), 1)
 
 
 def decoded(text: str) -> View:

@@ -175,7 +175,7 @@ class KnownValues:
             yield from self._implied.matches(prepared.text)
             for start, end, kind in self._spelled(Normal(view)):
                 yield *view.origin(start, end), kind
-        if self._dates and view.has_digit:
+        if self._dates and view.digits:
             for start, end, kind in self._dated(view):
                 yield *view.origin(start, end), kind
 

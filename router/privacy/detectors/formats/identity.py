@@ -271,6 +271,6 @@ def national_ids(view: View) -> Iterator[tuple[int, int]]:
     for start, end, kind in _CLEAR_FORMATS.finditer(view.data):
         if _CLEAR_PATTERNS[int(kind[1:])].accepts(Candidate(view, start, end)):
             yield start, end
-    if view.has_digits(6) and _ABOUT_COMMON.within(view):
+    if view.digits >= 6 and _ABOUT_COMMON.within(view):
         for pattern in _COMMON_PATTERNS:
             yield from pattern.spans(view, bytearray(len(view.data)))
