@@ -24,6 +24,7 @@ from hybrid_llm.core.protocols import Direction
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, dumped
 from hybrid_llm.gateway.extensions import answer_headers, id_headers, options_of
+from hybrid_llm.gateway.gateway import stopped
 from hybrid_llm.router.failures import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -67,6 +68,10 @@ class Exchange:
                 await self._answer(asked, options, reply)
         except TimeoutError:  # the connection is closed in mid-answer: its end would wait for the client too
             reply.give_up()
+        except asyncio.CancelledError:  # the grace is over
+            if reply.status or not self._gateway.stopping:
+                raise
+            await self._fail(stopped(), reply, request_id)
         except Exception as error:  # noqa: BLE001  # whatever fails has a status
             await self._fail(error, reply, request_id)
         await reply.finish()

@@ -52,7 +52,7 @@ class Gateway:
             Failure: nobody who may, or the gateway is stopping.
         """
         if self.stopping:
-            raise Failure(503, "stopping", "the gateway is stopping; try again", retry=True, retry_after=1.0)
+            raise stopped()
         if self._keys is None:
             self.check_site(headers)
             return ANYBODY
@@ -103,6 +103,11 @@ class Gateway:
     def backends_of(self, model: str) -> tuple[str, ...] | None:
         """The backends that are, or have, *model*; none for `auto`, which is no wish; None if nobody knows it."""
         return backends_of(self.client.backends, model)
+
+
+def stopped() -> Failure:
+    """The failure of a request that a gateway which is stopping does not answer, or no longer."""
+    return Failure(503, "stopping", "the gateway is stopping; try again", retry=True, retry_after=1.0)
 
 
 def no_model(model: str) -> Failure:

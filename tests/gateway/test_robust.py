@@ -149,10 +149,10 @@ class TestConnections:
 class Stopping:
     """A gateway that is told to stop while it answers."""
 
-    def __init__(self, drain_s: float) -> None:
+    def __init__(self, drain_s: float, grace_s: float = 20.0) -> None:
         self.backend = Slow(tokens=100)
         client = HybridLLM([self.backend], parse_policy(ALONE, backends={"edge": Location.EDGE}))
-        self.server = GatewayServer(client, GatewayConfig(listen="127.0.0.1:0", drain_s=drain_s, grace_s=20.0))
+        self.server = GatewayServer(client, GatewayConfig(listen="127.0.0.1:0", drain_s=drain_s, grace_s=grace_s))
         ready = threading.Event()
         self.thread = threading.Thread(target=lambda: asyncio.run(self.server.serve(ready.set)))
         self.thread.start()
@@ -198,6 +198,20 @@ class TestStopping:
         assert rest.count(b"word ") == 100
         gateway.thread.join(10)
         assert not gateway.thread.is_alive()
+
+    def test_after_the_grace_an_answer_that_has_not_begun_is_an_error_and_one_that_has_is_cut(self) -> None:
+        gateway = Stopping(drain_s=0.0, grace_s=1.0)
+        whole, stream = gateway.connection(), gateway.connection()
+        headers = {"content-type": "application/json"}
+        whole.request("POST", CHAT, json.dumps(ASKED), headers)
+        stream.request("POST", CHAT, json.dumps(ASKED | {"stream": True}), headers)
+        cut = stream.getresponse()
+        gateway.server.stop()
+        failed = whole.getresponse()
+        assert (failed.status, json.loads(failed.read())["error"]["code"]) == (503, "stopping")
+        with pytest.raises(http.client.IncompleteRead):
+            cut.read()
+        gateway.thread.join(10)
 
     def test_an_idle_connection_does_not_hold_it(self) -> None:
         gateway = Stopping(drain_s=0.0)
