@@ -275,6 +275,28 @@ class TestWho:
             assert [each["tenant"] for each in get(url, "spending", **bob).document["lines"]] == ["bob"]
             assert get(url, "policy", **bob).document["requests"] == 1
 
+    def test_the_tags_of_a_key_count_in_its_previews(self, serve: Serve, tmp_path: Path) -> None:
+        keys = tmp_path / "keys.json"
+        entry = {"sha256": hashlib.sha256(b"key").hexdigest(), "tenant": "a", "privacy": ["phi"]}
+        keys.write_text(json.dumps([entry]))
+        url = serve(*fakes(), policy=POLICY, keys=keys)
+        body = {"prompt": "hello", "privacy": ["pii"]}
+        found = send(url, DATA + "preview", body, authorization="Bearer key").document["current"]
+        assert (found["order"], found["excluded"]["cloud"]) == (["edge"], "tag phi allows only edge")
+
+    def test_a_tenant_forgets_its_own_sessions_alone(self, serve: Serve, tmp_path: Path) -> None:
+        keys = tmp_path / "keys.json"
+        digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
+        keys.write_text(json.dumps([{"sha256": digest, "tenant": name} for name, digest in digests.items()]))
+        url = serve(*fakes(), policy=POLICY, keys=keys)
+        own, other = ({"authorization": f"Bearer {name}"} for name in digests)
+        body = {"prompt": "Write to bob@example.org", "session": "s1"}
+        ask(url, body["prompt"], hybrid={"session": "s1"}, headers=own)
+        before = send(url, DATA + "preview", body, **own).document["current"]["shown"]
+        for headers, stays in ((other, True), (own, False)):
+            assert send(url, DATA + "forget", {"session": "s1"}, **headers).document == {"forgotten": True}
+            assert (send(url, DATA + "preview", body, **own).document["current"]["shown"] == before) == stays
+
     def test_without_a_console_there_is_no_page(self, serve: Serve) -> None:
         url = serve(*fakes(), console=False)
         assert [send(url, path, method="GET").status for path in ("/", "/console/main.js", DATA + "overview")] == [

@@ -27,7 +27,9 @@ from tests.mutants import (
     credentials,
     detectors,
     endpoints,
+    gateway,
     guardrails,
+    integrations,
     leaks,
     logprobs,
     net,
@@ -99,6 +101,11 @@ SUITES = (
         ),
     ),
     Suite(
+        "gateway",
+        gateway.MUTANTS,
+        _tests("gateway", "exchange", "kept", "console", "guardrails", "http", "robust"),
+    ),
+    Suite(
         "guardrails",
         guardrails.MUTANTS,
         (
@@ -106,6 +113,7 @@ SUITES = (
             *_tests("backends/encoder", "guardrail"),
         ),
     ),
+    Suite("integrations", integrations.MUTANTS, _tests("integrations", "common", "asgi")),
     Suite("verify", verify.MUTANTS, _tests("lab", "verify")),
     Suite("errors", net.ERRORS, _tests("router", "net", "output", "tracebacks", "error_texts")),
     Suite("schemas", net.SCHEMAS, _tests("backends", "detokenize", "schema")),
