@@ -1,4 +1,4 @@
-"""One exchange: how large its body may be, whose tags count, what a stream ends with, what a failure of ours shows."""
+"""One exchange: how large its body may be, whose tags count, what a stream ends with, what an error shows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from hybrid_llm import HybridLLM
+from hybrid_llm.core.protocols import Capabilities
+from hybrid_llm.core.request import Location, Request
 from hybrid_llm.policies import parse_policy
+from tests.fakes import FakeBackend
 from tests.gateway.conftest import POLICY, Serve, fakes, served
-from tests.gateway.test_http import ASKED, CHAT, PATHS, send
+from tests.gateway.test_http import ALONE, ASKED, CHAT, PATHS, send
 
 TAGS = POLICY.replace("  public:", "  pii: {allow: [edge, cloud]}\n  work: {allow: [edge, cloud]}\n  public:")
 LIMIT = 400
@@ -51,7 +54,7 @@ def test_a_stream_ends_with_its_usage_if_that_is_wanted(url: str, path: str) -> 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("script", [[RuntimeError("the-secret")], ["one ", RuntimeError("the-secret")]])
-def test_a_failure_of_ours_shows_no_text(serve: Serve, path: str, script: list, caplog) -> None:
+def test_what_a_backend_raises_is_not_shown(serve: Serve, path: str, script: list, caplog) -> None:
     caplog.set_level("DEBUG")
     url = serve(*fakes(script))
     whole, streamed = send(url, path, PATHS[path]), send(url, path, PATHS[path] | {"stream": True})
@@ -61,3 +64,41 @@ def test_a_failure_of_ours_shows_no_text(serve: Serve, path: str, script: list, 
     assert b"error" in streamed.raw
     assert b"the-secret" not in whole.raw + streamed.raw
     assert "the-secret" not in caplog.text
+
+
+class Broken(FakeBackend):
+    """A backend that cannot say what it is any more."""
+
+    broken = False
+
+    @property
+    def capabilities(self) -> Capabilities:
+        if self.broken:
+            raise RuntimeError("the-secret")
+        return Capabilities(model="fake", context_window=1000)
+
+    @capabilities.setter
+    def capabilities(self, _: Capabilities) -> None: ...
+
+    def count_tokens(self, _: Request) -> int:
+        raise RuntimeError("the-secret")
+
+
+COUNTS = {"/v1/messages/count_tokens": ASKED, "/v1/responses/input_tokens": PATHS["/v1/responses"]}
+
+
+@pytest.mark.parametrize("path", [*PATHS, *COUNTS])
+def test_a_failure_of_ours_has_an_id_and_no_text(serve: Serve, path: str, caplog) -> None:
+    caplog.set_level("DEBUG")
+    edge = Broken("edge", Location.EDGE)
+    url = serve(edge, policy=ALONE)
+    edge.broken = path in PATHS
+    reply = send(url, path, (PATHS | COUNTS)[path])
+    assert (reply.status, reply.document["error"]["message"]) == (
+        500,
+        "the gateway failed; its log has the request's id",
+    )
+    assert "RuntimeError" in caplog.text
+    assert "the-secret" not in caplog.text + reply.raw.decode()
+    if path in PATHS:
+        assert reply.headers["x-request-id"] in caplog.text
