@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,7 +19,7 @@ from hybrid_llm.gateway.asked import Asked
 from hybrid_llm.gateway.chat import ChatCompletions
 from hybrid_llm.gateway.completions import Completions
 from hybrid_llm.gateway.console import console_routes
-from hybrid_llm.gateway.exchange import Exchange, read_json
+from hybrid_llm.gateway.exchange import Exchange, read_json, told
 from hybrid_llm.gateway.extensions import tenant_of
 from hybrid_llm.gateway.gateway import Gateway, no_model
 from hybrid_llm.gateway.messages import Messages
@@ -28,10 +27,9 @@ from hybrid_llm.gateway.openapi import OPERATIONS, document
 from hybrid_llm.gateway.responses import Responses
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config.gateway import GatewayConfig
-from hybrid_llm.router.failures import Failure, failure_of
+from hybrid_llm.router.failures import Failure
 from hybrid_llm.router.observability.prometheus import PrometheusMetrics
 
-_log = logging.getLogger("hybrid_llm.gateway")
 Endpoint = Callable[[Request], Awaitable[Response]]
 Operator = Callable[[Gateway, Request], Awaitable[Response]]
 
@@ -111,9 +109,7 @@ def _guarded(gateway: Gateway, endpoint: Operator, *, anthropic: bool = False) -
             request.state.tenant = tenant_of(request.headers, gateway.admit(request.headers))
             response = await endpoint(gateway, request)
         except Exception as error:  # noqa: BLE001  # whatever fails has a status
-            failure = failure_of(error)
-            if failure.code == "internal_error":
-                _log.error("%s failed with %s", request.url.path, type(error).__name__)
+            failure = told(error, request.url.path)
             found = failure.as_anthropic() if anthropic else failure.as_openai()
             response = JSONResponse(found, failure.status, failure.headers)
         response.headers.update(gateway.farewell)

@@ -154,10 +154,8 @@ class Exchange:
 
     @staticmethod
     def _note(error: Exception, reply: Reply) -> Failure:
-        failure = failure_of(error)
+        failure = told(error, "a request")
         reply.outcome = failure.code
-        if failure.code == "internal_error":
-            _log.error("a request failed with %s", type(error).__name__)
         return failure
 
 
@@ -246,6 +244,14 @@ async def ended_by_disconnect(receive: Receive) -> AsyncIterator[None]:
             raise
     finally:
         watcher.cancel()
+
+
+def told(error: Exception, what: str) -> Failure:
+    """What a client is told of *error*, with which *what* failed; of one that nobody expects the log has the class."""
+    failure = failure_of(error)
+    if failure.code == "internal_error":
+        _log.error("%s failed with %s", what, type(error).__name__)
+    return failure
 
 
 def headers_of(scope: Scope) -> dict[str, str]:

@@ -134,6 +134,7 @@ MUTANTS = (
         "hybrid_llm.router.failures:failure_of",
         swap("return UNEXPECTED", "return Failure(500, 'internal_error', str(error))"),
     ),
+    Mutant("the text of an unexpected error is logged", f"{_EXCHANGE}:told", swap("type(error).__name__", "error")),
     Mutant("how an answer was made is shown to all", f"{_EXTENSIONS}:details_field", never("not answering.details")),
     # How it stops
     Mutant("a gateway that drains is healthy", f"{_G}.app:_health", never("gateway.draining")),

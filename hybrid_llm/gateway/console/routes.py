@@ -17,17 +17,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 import hybrid_llm
-from hybrid_llm.core.errors import ConfigError, HybridLLMError, InvalidRequest, PolicyError
+from hybrid_llm.core.errors import ConfigError, InvalidRequest, PolicyError
 from hybrid_llm.core.jsonable import Json, jsonable
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S
 from hybrid_llm.gateway.config import Client
 from hybrid_llm.gateway.console import documents
 from hybrid_llm.gateway.console.journal import Journal
 from hybrid_llm.gateway.console.static import SECURITY, StaticFile, read_static
-from hybrid_llm.gateway.exchange import read_json
+from hybrid_llm.gateway.exchange import read_json, told
 from hybrid_llm.gateway.gateway import Gateway
 from hybrid_llm.policies import Policy
-from hybrid_llm.router.failures import Failure, failure_of
+from hybrid_llm.router.failures import Failure
 
 _BODY_BYTES: Final = 1 << 20
 _POLICY_CHARACTERS: Final = 65_536
@@ -98,8 +98,8 @@ class Console:
                 if request.headers.get("sec-fetch-site") in _FOREIGN:
                     raise Failure(403, "wrong_origin", "pages of other sites are not answered")
                 document = await answer(request, self.gateway.admit(request.headers))
-            except (Failure, HybridLLMError) as error:
-                failure = failure_of(error)
+            except Exception as error:  # noqa: BLE001  # whatever fails has a status
+                failure = told(error, request.url.path)
                 return JSONResponse(failure.as_openai(), failure.status, {**failure.headers, **_DATA})
             return JSONResponse(jsonable(document), headers=_DATA)
 
