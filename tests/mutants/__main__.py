@@ -103,7 +103,7 @@ SUITES = (
     Suite(
         "gateway",
         gateway.MUTANTS,
-        _tests("gateway", "exchange", "kept", "console", "guardrails", "http", "robust"),
+        _tests("gateway", "exchange", "stored", "console", "guardrails", "http", "robust"),
     ),
     Suite(
         "guardrails",

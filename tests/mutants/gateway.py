@@ -9,7 +9,7 @@ _G = "hybrid_llm.gateway"
 _GATEWAY = f"{_G}.gateway:Gateway"
 _EXCHANGE = f"{_G}.exchange"
 _EXTENSIONS = f"{_G}.extensions"
-_KEPT = f"{_G}.kept:KeptResponses"
+_STORED = f"{_G}.stored:StoredResponses"
 _CONNECTION = f"{_G}.connection:Connection"
 
 MUTANTS = (
@@ -32,41 +32,41 @@ MUTANTS = (
     Mutant(
         "the tags of a key are dropped", f"{_EXTENSIONS}:options_of", swap("client.privacy.union", "frozenset().union")
     ),
-    Mutant("tags in the body are dropped", f"{_EXTENSIONS}:_tags", drop_item("_of_body(body).get('privacy')")),
-    Mutant("tags in metadata are dropped", f"{_EXTENSIONS}:_tags", drop_item("_of_metadata(body).get('privacy')")),
+    Mutant("tags in the body are dropped", f"{_EXTENSIONS}:options_of", drop_item("_of_body(body)")),
+    Mutant("tags in metadata are dropped", f"{_EXTENSIONS}:options_of", drop_item("_of_metadata(body)")),
     Mutant(
         "of a header that is there twice the last counts",
         f"{_EXCHANGE}:headers_of",
         swap("f'{headers[name]}, {text}' if name in headers else text", "text"),
     ),
-    Mutant("the tags of turns before are dropped", f"{_KEPT}.follow", drop_argument("replace", "privacy")),
+    Mutant("the tags of turns before are dropped", f"{_STORED}.follow", drop_argument("replace", "privacy")),
     Mutant(
         "the tags of turns before do not count",
         f"{_EXCHANGE}:Exchange.__call__",
         drop("options['privacy'] |= asked.privacy"),
     ),
-    # Whose answers are kept
+    # Whose answers are stored
     Mutant(
         "a tenant follows another's answer",
-        f"{_KEPT}._find",
+        f"{_STORED}._find",
         swap(
-            "self._kept.get((tenant, response_id))",
-            "self._kept.get((tenant := next((of for of, one in self._kept if one == response_id), tenant), "
+            "self._responses.get((tenant, response_id))",
+            "self._responses.get((tenant := next((of for of, one in self._responses if one == response_id), tenant), "
             "response_id))",
         ),
     ),
-    Mutant("what is not to be stored is kept", f"{_KEPT}.keep", drop_operand("not asked.keep")),
+    Mutant("what is not to be stored is stored", f"{_STORED}.add", drop_operand("not asked.store")),
     Mutant(
-        "answers are kept without end",
-        f"{_KEPT}.keep",
-        drop_operand("len(self._kept) > self._capacity"),
+        "answers are stored without end",
+        f"{_STORED}.add",
+        drop_operand("len(self._responses) > self._capacity"),
     ),
     Mutant(
-        "conversations are kept at any length",
-        f"{_KEPT}.keep",
+        "conversations are stored at any length",
+        f"{_STORED}.add",
         drop_operand("self._size > self._characters"),
     ),
-    Mutant("an answer that is used is dropped first", f"{_KEPT}._find", drop("self._kept.move_to_end(__)")),
+    Mutant("an answer that is used is dropped first", f"{_STORED}._find", drop("self._responses.move_to_end(__)")),
     # What is read
     Mutant("a body may have a byte more", f"{_EXCHANGE}:_body", swap("size > limit", "size > limit + 1")),
     Mutant("a body has a byte less", f"{_EXCHANGE}:_body", swap("size > limit", "size >= limit")),
