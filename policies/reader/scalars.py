@@ -21,6 +21,7 @@ _WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _NUMBER: Final = re.compile(NUMBER)
 _SIGNED: Final = re.compile(f"-?{NUMBER}")
 # What YAML 1.1 reads as a boolean, null, number, sexagesimal or octal, YAML 1.2 as a text, or the other way round.
+_NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
 _YAML_11: Final = re.compile(r"(?i:y|n|yes|no|on|off|true|false|null|~|\.nan|[-+]?\.inf)?")
 _NUMBER_LIKE: Final = re.compile(
     r"[-+]?(?:0[xXoObB][0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?"
@@ -75,6 +76,8 @@ def _text(kind: fields.Text, value: Scalar) -> Any:
         raise Fault(message, value.offset, f'put it in quotes: "{text}"')
     if not text.strip():
         raise Fault(f"the text is empty; expected {kind.words}", value.offset)
+    if _NO_TEXT.search(text):
+        raise Fault(f"a NUL, or half a surrogate pair, is no text; expected {kind.words}", value.offset)
     try:
         return kind.convert(text)
     except ValueError as error:

@@ -18,6 +18,7 @@ _SPACES: Final = re.compile(r"\s+")
 _PIECE: Final = 1 << 16
 """Characters that are searched at once, in a millisecond or two."""
 _REGEX_WINDOW: Final = 120
+_LONGEST_WORD: Final = 10_000
 
 
 class Denylist:
@@ -50,10 +51,12 @@ class Denylist:
         self._expressions = [_compiled(expression) for expression in expressions]
         if not listed and not self._expressions:
             raise ConfigError("a denylist needs `words` or `expressions`")
+        longest = max(map(len, listed), default=0)
+        if longest > _LONGEST_WORD:
+            raise ConfigError(f"a word of a denylist has {longest:,} characters, the limit is {_LONGEST_WORD:,}")
         self.name = name
         self._verdict = _verdict(category)
         self._words = _automaton(listed) if listed else None
-        longest = max(map(len, listed), default=0)
         self.window = max(2 * longest + 2, window if self._expressions else 0)  # letters with something between them
 
     def check(self, text: str, direction: Direction, metadata: RequestMetadata) -> Verdict:  # noqa: ARG002  # the Protocol's signature

@@ -221,6 +221,7 @@ def test_a_policy_may_name_a_detector_of_the_app(tmp_path):
         ("deadline: 0", "`0` is not a number from 0.001 to 86400"),
         ("deadline: 86401", "`86401` is not a number"),
         ('privacy: [""]', "the text is empty; expected a tag"),
+        ('privacy: ["a\\0"]', "a NUL, or half a surrogate pair, is no text; expected a tag"),
         ("privacy: [pii, pii]", "`pii` is in the list twice"),
     ],
 )
@@ -381,6 +382,13 @@ def test_detectors_with_a_model_are_read_and_may_be_named_by_the_policy(tmp_path
     source.close()
     with pytest.raises(ConfigError, match=r"it lacks .*model\.onnx"):
         config.open_detectors()
+
+
+@pytest.mark.parametrize("text", ["answers\0.db", "answers\ud800.db"])
+def test_a_mapping_with_a_path_that_is_no_text_is_a_typed_error(text):
+    backends = {"edge": {"kind": "onnx", "model": "embedded"}}
+    with pytest.raises(ConfigError, match=r"cache\.path: a NUL, or half a surrogate pair, is no text"):
+        HybridLLM.from_config({"version": 1, "backends": backends, "cache": {"kind": "disk", "path": text}})
 
 
 def test_a_mapping_is_read_as_the_same_file_is(tmp_path, monkeypatch):

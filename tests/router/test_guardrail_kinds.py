@@ -110,6 +110,7 @@ class TestDenylist:
             ({}, "needs"),
             ({"words": [" "]}, "needs"),
             ({"words": [3]}, "texts"),
+            ({"words": ["a" * 1_000_000]}, "the limit is 10,000"),
             ({"expressions": ["("]}, "RE2"),
             ({"expressions": [r"(?=a)"]}, "RE2"),
             ({"words": ["a"], "category": "No Code"}, "code"),
