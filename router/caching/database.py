@@ -176,10 +176,11 @@ def files_of(path: Path) -> tuple[Path, Path, Path]:
 
 def _check(path: Path) -> None:
     """Raise OSError unless the file is ours, empty or not there: nothing else is written to, or deleted."""
-    try:
+    head = b"?"
+    if path.is_file():  # a pipe would be waited for
         with path.open("rb") as file:
             head = file.read(72)
-    except FileNotFoundError:
+    elif not path.exists():
         return
     if head and (head[:16] != _HEADER or head[68:72] != _APPLICATION.to_bytes(4, "big")):
         raise OSError(errno.EEXIST, "it is not an answer cache", str(path))

@@ -97,7 +97,7 @@ def unsafe_mode(path: Path) -> str:
 def _read(path: Path) -> bytes:
     if problem := unsafe_mode(path):
         raise ConfigError(f"{problem}; run chmod 600 {path}", path=str(path))
-    text = path.read_bytes()
+    text = path.read_bytes() if path.is_file() else b""  # a pipe would be waited for
     if not _HEX.fullmatch(text):
         remedy = "name the key of the cache, or a file that does not exist and is then created"
         raise ConfigError(f"{path} is no key of an answer cache: {remedy}", path=str(path))

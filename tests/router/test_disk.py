@@ -280,6 +280,16 @@ def test_the_file_is_bounded_and_the_answers_used_last_stay(path):
         assert cache.status().entries > 80
 
 
+def test_a_pipe_is_neither_a_cache_nor_a_key_and_is_not_waited_for(path, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    with closing(DiskCache(pipe, key_file=path.with_suffix(".key"))) as cache:
+        cache.put(cleared(), answer())
+        assert cache.get(cleared()) is None
+    with pytest.raises(ConfigError, match="is no key"):
+        DiskCache(path, key_file=pipe)
+
+
 def test_savings_add_up_over_clients(path):
     for _ in range(2):
         with closing(DiskCache(path)) as cache:
