@@ -174,6 +174,14 @@ class TestAnswers:
             assert llm.generate("hi").text == "".join(words)
             assert [chunk.finish_reason for chunk in llm.stream("hi")][-1] is FinishReason.STOP
 
+    @pytest.mark.parametrize("script", [["forbidden"], [LONG, "a forbidden"], [LONG, "a for", "bidden"]])
+    def test_no_chunk_ends_an_answer_whose_last_words_are_refused(self, script):
+        reasons: list[FinishReason | None] = []
+        with client(edge(script), guardrails=[FakeGuardrail()]) as llm, suppress(ContentRefused):
+            for chunk in llm.stream("hi"):
+                reasons.append(chunk.finish_reason)  # what was released before a refusal is kept
+        assert set(reasons) <= {None}
+
     def test_a_word_across_a_continuation_is_refused(self):
         broken = StreamInterrupted("cut", backend="edge", received_tokens=1)
         first, second = edge([LONG, "for", broken]), FakeBackend("cloud", Location.CLOUD, ["bidden, and more"])
