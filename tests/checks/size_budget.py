@@ -21,9 +21,9 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 80_000,
-    "product without node, model tools, command line and lab, lines": 56_000,
-    "product, modules": 500,
+    "product, lines": 74_000,
+    "product without node, model tools, command line and lab, lines": 52_700,
+    "product, modules": 470,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,
