@@ -121,7 +121,8 @@ def made(kind: type[HybridLLMError]) -> HybridLLMError:
 def test_every_error_can_be_another_librarys_too(name):
     kind = getattr(errors, name)
     ours = made(kind)
-    joined = both(ours, Foreign, status_code=503, response=None)
+    theirs = dict.fromkeys(vars(ours), "of another library")
+    joined = both(ours, Foreign, status_code=503, response=None, **theirs)
     assert isinstance(joined, kind)
     assert isinstance(joined, Foreign)
     assert (str(joined), joined.args, joined.status_code) == (str(ours), ours.args, 503)  # type: ignore[attr-defined]
