@@ -91,7 +91,7 @@ $(VENV)-clients/.made: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-clients
 	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --editable '.[gateway,openai,langchain,llama-index,pydantic-ai,litellm,llm]' \
-	  "xllamacpp>=2026.10; sys_platform == 'linux'" langchain-openai langchain-tests pydantic-ai-slim[openai] schemathesis
+	  "xllamacpp>=2026.10; sys_platform == 'linux' and platform_machine == 'x86_64'" anthropic langchain-openai langchain-tests pydantic-ai-slim[openai] schemathesis
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
