@@ -119,18 +119,18 @@ def _guarded(gateway: Gateway, endpoint: Operator, *, anthropic: bool = False) -
 
 
 async def _count_tokens(gateway: Gateway, request: Request) -> Response:
-    asked = Messages().read_prompt(await _body(gateway, request))
+    asked = await _read(gateway, request, Messages().read_prompt)
     return JSONResponse({"input_tokens": await _counted(gateway, asked)})
 
 
 async def _count_input(gateway: Gateway, request: Request) -> Response:
-    asked = gateway.stored.follow(Responses().read(await _body(gateway, request)), request.state.tenant)
+    asked = gateway.stored.follow(await _read(gateway, request, Responses().read), request.state.tenant)
     return JSONResponse({"object": "response.input_tokens", "input_tokens": await _counted(gateway, asked)})
 
 
-async def _body(gateway: Gateway, request: Request) -> Json:
+async def _read(gateway: Gateway, request: Request, read: Callable[[Json], Asked]) -> Asked:
     limits = gateway.config
-    return await read_json(request.headers, request.receive, limits.body_bytes, limits.read_timeout_s)
+    return await read_json(request.headers, request.receive, limits.body_bytes, limits.read_timeout_s, read)
 
 
 async def _counted(gateway: Gateway, asked: Asked) -> int:

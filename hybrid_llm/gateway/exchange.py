@@ -11,10 +11,10 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from hybrid_llm.router.execution.stream import AsyncStream
 
 _log = logging.getLogger("hybrid_llm.gateway")
+T = TypeVar("T")
+_LONG: Final = 64 << 10
+"""Bytes of a body that takes a millisecond or more to read."""
 _JSON: Final = {"content-type": "application/json"}
 _EVENTS: Final = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -56,10 +59,14 @@ class Exchange:
             headers = headers_of(scope)
             CALLER.set(headers.get(TRACEPARENT, ""))  # each request has a task of its own
             client = self._gateway.admit(headers)
-            body = await read_json(
-                headers, receive, self._gateway.config.body_bytes, self._gateway.config.read_timeout_s
+            limits = self._gateway.config
+            body, asked = await read_json(
+                headers,
+                receive,
+                limits.body_bytes,
+                limits.read_timeout_s,
+                lambda body: (body, self._dialect.read(body)),
             )
-            asked = self._dialect.read(body)
             extensions = options_of(headers, body, client)
             asked = self._gateway.adapt(asked, extensions["tenant"])
             options = asked.options | extensions | {"request_id": request_id}
@@ -263,13 +270,15 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return headers
 
 
-async def read_json(headers: Mapping[str, str], receive: Receive, limit: int, timeout_s: float) -> Json:
-    """The body of a request: a JSON object.
+async def read_json(
+    headers: Mapping[str, str], receive: Receive, limit: int, timeout_s: float, read: Callable[[Json], T]
+) -> T:
+    """What *read* makes of the body of a request, a JSON object; of a long one in a thread, so that no other waits.
 
     A browser sends this content type to another site only after it has asked that site, which does not agree.
 
     Raises:
-        Failure: it is none, larger than *limit* bytes, or not there within *timeout_s*.
+        Failure: it is none, larger than *limit* bytes, or not there within *timeout_s*; or what *read* raises.
     """
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Failure(415, "unsupported_media_type", "the body must be JSON: send `content-type: application/json`")
@@ -280,7 +289,9 @@ async def read_json(headers: Mapping[str, str], receive: Receive, limit: int, ti
             raw = await _body(receive, limit)
     except TimeoutError:
         raise Failure(408, "request_timeout", f"the body was not there within {timeout_s:g} s") from None
-    return _parsed(raw)
+    if len(raw) > _LONG:
+        return await asyncio.to_thread(lambda: read(_parsed(raw)))
+    return read(_parsed(raw))
 
 
 async def _body(receive: Receive, limit: int) -> bytes:

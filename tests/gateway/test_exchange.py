@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from hybrid_llm import HybridLLM
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location
+from hybrid_llm.gateway.exchange import read_json
 from hybrid_llm.policies import parse_policy
 from tests.fakes import FakeBackend
 from tests.gateway.conftest import POLICY, Serve, fakes, served
@@ -30,6 +33,18 @@ def url() -> Iterator[str]:
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413)])
 def test_a_body_may_have_the_limit_and_no_byte_more(url: str, size: int, status: int) -> None:
     assert send(url, CHAT, json.dumps(ASKED).encode().ljust(size)).status == status
+
+
+@pytest.mark.parametrize(("size", "aside"), [(100, False), (1 << 20, True)])
+def test_a_long_body_is_read_where_no_other_request_waits(size, aside):
+    body = json.dumps({"text": "x" * size}).encode()
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": body}
+
+    headers = {"content-type": "application/json"}
+    reader = asyncio.run(read_json(headers, receive, 1 << 24, 10.0, lambda _: threading.get_ident()))
+    assert (reader != threading.get_ident()) is aside
 
 
 def test_tags_of_all_places_are_joined(url: str) -> None:

@@ -245,11 +245,14 @@ class Console:
     async def _body(self, request: Request, known: frozenset[str]) -> Json:
         limits = self.gateway.config
         most = min(_BODY_BYTES, limits.body_bytes)
-        body = await read_json(request.headers, request.receive, most, limits.read_timeout_s)
-        if unknown := sorted(body.keys() - known):
-            message = f"Unrecognized request argument supplied: {unknown[0][:64]}"
-            raise Failure(400, "unknown_parameter", message, unknown[0][:64])
-        return body
+
+        def read(body: Json) -> Json:
+            if unknown := sorted(body.keys() - known):
+                message = f"Unrecognized request argument supplied: {unknown[0][:64]}"
+                raise Failure(400, "unknown_parameter", message, unknown[0][:64])
+            return body
+
+        return await read_json(request.headers, request.receive, most, limits.read_timeout_s, read)
 
 
 def _prompt_of(body: Json) -> Any:
