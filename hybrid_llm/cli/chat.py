@@ -93,7 +93,7 @@ class Session:
 @contextlib.contextmanager
 def _waiting(decision: Decision) -> Iterator[Callable[[], None]]:
     """Show on a terminal that the first token is awaited; yields what must be called when a chunk arrives."""
-    progress = Progress(f"waiting for {decision.order[0]}" if decision.order else "waiting")
+    progress = Progress(f"waiting for {decision.first}" if decision.first else "waiting")
     show = partial(progress.phase, "loading the model or processing the prompt", live_only=True)
     timer = asyncio.get_running_loop().call_later(_PATIENCE_S, show)
 

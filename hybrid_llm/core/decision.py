@@ -62,6 +62,11 @@ class Decision:
     """Replays the decision and returns what each rule read; called on demand only."""
 
     @property
+    def first(self) -> str:
+        """The backend that is tried first; empty if none is eligible."""
+        return self.order[0] if self.order else ""
+
+    @property
     def trace(self) -> tuple[RuleTrace, ...]:
         """What each rule read, in the order of the policy."""
         return self.tracer()

@@ -151,7 +151,7 @@ class _Request:
     def end(self, event: RequestEvent) -> None:
         """End the span with what the *event* says, and count the request."""
         self._over, error = True, "" if event.error == "cancelled" else event.error
-        backend = self._backends.get(event.backend or self._first(event.decision))
+        backend = self._backends.get(event.backend or event.decision.first)
         values = model_values(backend, self._hook.names)
         if event.backend and (model := values.get("gen_ai.request.model")):
             values["gen_ai.response.model"] = model
@@ -168,7 +168,7 @@ class _Request:
         backends: Mapping[str, Backend],
     ) -> None:
         self._backends = backends
-        first = backends.get(self._first(decision))
+        first = backends.get(decision.first)
         values = model_values(first, self._hook.names) | _asked(metadata, decision)
         self._begin(values | self._details(metadata, decision, allowed))
         self._end_steps({"guard": {}, "decide": _decided(decision)})
@@ -209,10 +209,6 @@ class _Request:
             "tenant": {"hybrid_llm.tenant": metadata.tenant} if metadata.tenant else {},
         }
         return {key: value for detail in self._hook.include for key, value in known[detail].items()}
-
-    @staticmethod
-    def _first(decision: Decision) -> str:
-        return decision.order[0] if decision.order else ""
 
     @staticmethod
     def _finish(span: Span, values: Values, error: str) -> None:

@@ -105,9 +105,8 @@ class Instruments:
 
     def _take_decision(self, event: RequestEvent) -> None:
         decision = event.decision
-        first = decision.order[0] if decision.order else ""
-        names = {"hybrid_llm.policy": decision.policy, "hybrid_llm.rule": decision.rule, "hybrid_llm.backend": first}
-        self._decisions(1, names)
+        names = {"hybrid_llm.policy": decision.policy, "hybrid_llm.rule": decision.rule}
+        self._decisions(1, names | {"hybrid_llm.backend": decision.first})
         for attempt in event.attempts:
             outcome = "cancelled" if attempt.error == "Cancelled" else attempt.error or "ok"
             self._attempts(1, {"hybrid_llm.backend": attempt.backend, "hybrid_llm.outcome": outcome})

@@ -34,8 +34,7 @@ HEDGE
 class HttpNode(ExactNode):
     """A gateway over exact answers; a request that the app declared private must never reach it."""
 
-    def command(self) -> list[str]:
-        return [argument.replace("tests.chaos.node", "tests.chaos.http_node") for argument in super().command()]
+    module = "tests.chaos.http_node"
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         for line in self.journal.read_text(encoding="utf-8").splitlines() if self.journal.exists() else ():

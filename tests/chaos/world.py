@@ -53,7 +53,9 @@ class NodeOptions:
 
 
 class ExactNode:
-    """One node: `python -m tests.chaos.node`, on a port that it keeps over restarts."""
+    """One node: `python -m` its *module*, on a port that it keeps over restarts."""
+
+    module = "tests.chaos.node"
 
     def __init__(self, folder: Path, number: int, options: NodeOptions) -> None:
         self.tls = folder / f"node{number}"
@@ -67,7 +69,7 @@ class ExactNode:
     def command(self) -> list[str]:
         o = self.options
         arguments = (self.tls, f"127.0.0.1:{self.port}", self.journal, o.slots, o.queue, o.first_s, o.step_s)
-        return [sys.executable, "-m", "tests.chaos.node", *map(str, arguments)]
+        return [sys.executable, "-m", self.module, *map(str, arguments)]
 
     def start(self) -> None:
         """Begin to start; `wait` waits for it."""

@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from hybrid_llm import __version__
 from hybrid_llm.core.errors import NoEligibleBackend, PolicyError
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.integrations.common import given
 from hybrid_llm.integrations.mcp import work
 from hybrid_llm.integrations.mcp.documents import (
     ANSWER,
@@ -170,7 +171,7 @@ def _failed(error: Exception) -> dict[str, Any]:
     found |= {"field": failure.param, "retry": failure.retry, "retry_after": failure.retry_after}
     if isinstance(error, NoEligibleBackend):
         found["excluded"] = dict(error.decision.excluded)
-    return {name: value for name, value in found.items() if value is not None}
+    return given(found)
 
 
 def _result(text: str, document: dict[str, Any], *, is_error: bool = False) -> types.CallToolResult:
