@@ -17,13 +17,13 @@ import grimp
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("hybrid_llm", "router", "policies", "backends", "protos")
 OTHERS = ("benchmarks", "examples")
-LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab")
+LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab", "hybrid_llm/prepare")
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 74_000,
-    "product without node, model tools, command line and lab, lines": 52_700,
-    "product, modules": 470,
+    "product, lines": 99_000,
+    "product without node, model tools, command line, lab and preparation, lines": 56_000,
+    "product, modules": 660,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,
@@ -141,7 +141,7 @@ def main() -> int:
     lengths = [length for module in product for _, _, length in module.functions]
     measured = {
         "product, lines": sum(module.lines for module in product),
-        "product without node, model tools, command line and lab, lines": sum(
+        "product without node, model tools, command line, lab and preparation, lines": sum(
             module.lines for module in product if not module.path.startswith(tuple(f"{room}/" for room in LARGE))
         ),
         "product, modules": len(product),

@@ -1,0 +1,1 @@
+"""Data for tuning and evaluation: reading, cleaning, splitting and packing."""

@@ -1,0 +1,35 @@
+"""The kinds of steps that a recipe can name, and how a package adds one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hybrid_llm.core.fields import Table, table
+from hybrid_llm.core.registry import Registry
+from hybrid_llm.prepare.step import Step
+
+STEPS: Final[Registry[type[Step]]] = Registry("kind of step", group="hybrid_llm.steps", builtin={})
+"""Kind -> the dataclass that its options are read into."""
+
+
+def register_step(kind: str, step: type[Step]) -> None:
+    """Let `kind: KIND` in a recipe mean *step*; call it before the recipe is read.
+
+    Raises:
+        ConfigError: the kind is taken.
+    """
+    STEPS.register(kind, step)
+
+
+def table_of(kind: str) -> Table:
+    """The keys of a step of *kind*: what its `table()` returns where keys depend on each other, else its fields.
+
+    Raises:
+        ConfigError: there is no such kind, or its package cannot be imported.
+    """
+    step = STEPS.get(kind)
+    declare = getattr(step, "table", None)
+    if declare is not None:
+        declared: Table = declare()
+        return declared
+    return table(step, f"a step of kind `{kind}`")
