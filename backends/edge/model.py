@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -228,13 +228,26 @@ class EdgeSequence:
     def append_rows(self, ids: Sequence[int]) -> Logits:
         """Run the model once over *ids*, at most `BORDER`, and return the logits after each, (ids, vocab_size).
 
-        Only for a layout with `logit_rows`.
+        Only for a layout with `logit_rows`, a graph that gives all logits, or one id.
 
         Raises:
             ValueError: as of `append`.
         """
         self._check(ids)
         return self._several(ids, len(ids))
+
+    def append_all(self, ids: Sequence[int]) -> Iterator[Logits]:
+        """Run the model over *ids*, and yield the logits after each of them, some rows at a time; for evaluations.
+
+        An array is overwritten by the next one. A graph that gives the logits of the last position alone runs token by
+        token.
+
+        Raises:
+            ValueError: as of `append`.
+        """
+        size = BORDER if self._graph.all_logits or self._layout.logit_rows is not None else 1
+        for start in range(0, len(ids), size):
+            yield self.append_rows(ids[start : start + size])
 
     def rewind(self, length: int) -> None:
         """Drop all but the first *length* tokens, without running the model."""

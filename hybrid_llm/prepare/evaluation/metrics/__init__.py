@@ -1,0 +1,1 @@
+"""Metrics: pure functions of answers and references, equal to the field's reference implementations."""
