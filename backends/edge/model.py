@@ -237,13 +237,9 @@ class EdgeSequence:
         return self._several(ids, len(ids))
 
     def append_all(self, ids: Sequence[int]) -> Iterator[Logits]:
-        """Run the model over *ids*, and yield the logits after each of them, some rows at a time; for evaluations.
+        """Run the model over *ids*, and yield the logits after each, in blocks; the next one overwrites a block.
 
-        An array is overwritten by the next one. A graph that gives the logits of the last position alone runs token by
-        token.
-
-        Raises:
-            ValueError: as of `append`.
+        Where a graph gives the logits of the last position alone, it runs token by token.
         """
         size = BORDER if self._graph.all_logits or self._layout.logit_rows is not None else 1
         for start in range(0, len(ids), size):
