@@ -8,7 +8,13 @@ from hybrid_llm.core.fields import Table, table
 from hybrid_llm.core.registry import Registry
 from hybrid_llm.prepare.step import Step
 
-STEPS: Final[Registry[type[Step]]] = Registry("kind of step", group="hybrid_llm.steps", builtin={})
+STEPS: Final[Registry[type[Step]]] = Registry(
+    "kind of step",
+    group="hybrid_llm.steps",
+    builtin={
+        "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",
+    },
+)
 """Kind -> the dataclass that its options are read into."""
 
 
