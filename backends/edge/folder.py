@@ -17,6 +17,8 @@ from hybrid_llm.backends.chat_files import file_error
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 _CHECKED_SUFFIXES = (".onnx", ".data", ".json", ".jinja", ".model", ".txt")
+_RECORDS = frozenset({MANIFEST_NAME, "step.json", "card.json"})
+"""Not listed: what describes the other files. Nothing that runs a model reads the record and the card."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +122,7 @@ def verify_manifest(folder: Path) -> Manifest:
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry)
     for path in sorted(folder.iterdir()):
-        if path.suffix in _CHECKED_SUFFIXES and path.name not in manifest.files and path.name != MANIFEST_NAME:
+        if path.suffix in _CHECKED_SUFFIXES and path.name not in (*manifest.files, *_RECORDS):
             raise file_error(path, f"is not listed in {MANIFEST_NAME}: remove it or convert the model again")
     return manifest
 

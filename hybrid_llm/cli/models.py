@@ -31,6 +31,8 @@ MODELS: Final = Group(
         "inspect": ("hybrid_llm.cli.models:INSPECT", "verify and describe a model"),
         "verify": ("hybrid_llm.cli.models:VERIFY", "verify the files of added models"),
         "convert": ("hybrid_llm.cli.models:CONVERT", "convert a GGUF file or a Hugging Face folder"),
+        "run": ("hybrid_llm.cli.recipes:RUN", "run the steps of a recipe that are not up to date"),
+        "card": ("hybrid_llm.cli.recipes:CARD", "print the card of a model that a recipe made"),
     },
     examples=(
         "hybrid-llm models add smollm2-135m",

@@ -1,0 +1,200 @@
+"""The card of a model: where it comes from, what it is made of, what it can do, what it cost, and who may have it.
+
+`card.json` is for programs, `README.md` the same for people, in the form of a model card of Hugging Face.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.prepare.recipe.digests import CARD_NAME, PAGE_NAME, write_text
+from hybrid_llm.prepare.recipe.document import Recipe
+from hybrid_llm.prepare.recipe.graph import ancestors, order, parents
+from hybrid_llm.prepare.recipe.licences import UNKNOWN, combined
+from hybrid_llm.prepare.recipe.meter import Energy
+from hybrid_llm.prepare.recipe.page import model_page
+from hybrid_llm.prepare.recipe.record import StepRecord
+from hybrid_llm.prepare.step import Makes
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """What `card.json` holds.
+
+    Attributes:
+        name: of the recipe and the step.
+        licence: the most restrictive of `licences`, or `unknown`.
+        licences: what the model is made of -> its licence.
+        publishable: whether no metric misses a bound.
+        refusals: why it is not.
+        lineage: the record of each step that led to the model, the first one first, without their files.
+        evaluations: step -> the metrics of each report about the model.
+        sections: what its steps report, by section and step: `data`, `parameters`, `training`, `privacy`, ...
+        seconds, energy: of the whole lineage.
+    """
+
+    name: str
+    about: str
+    step: str
+    licence: str
+    licences: Mapping[str, str]
+    publishable: bool
+    refusals: Sequence[str]
+    lineage: Sequence[Mapping[str, Any]]
+    evaluations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    seconds: float
+    energy: Energy
+
+    def to_json(self) -> str:
+        """The text of `card.json`."""
+        fields = {"version": VERSION, **jsonable(self)}  # type: ignore[dict-item]
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_card(folder: Path) -> Mapping[str, Any]:
+    """What `card.json` in *folder* holds.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    path = folder / CARD_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["version"] == VERSION:
+            return dict(values)
+    except FileNotFoundError:
+        message = f"{folder} has no {CARD_NAME}: it was not made by a recipe or a step of `hybrid-llm models`"
+        raise ConfigError(message, path=str(path)) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error!r}): run its recipe again", path=str(path)) from None
+    raise ConfigError(f"{path} is of another version: run its recipe again", path=str(path))
+
+
+def write_cards(recipe: Recipe, out: Path) -> None:
+    """Write the cards of all models of *recipe* that are in *out*, as far as they differ from what is there."""
+    records = {name: record for name in order(recipe) if (record := StepRecord.read(out / name)) is not None}
+    for name, record in records.items():
+        if record.makes is Makes.MODEL:
+            write_card(_card(recipe, out, name, records), out / name)
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write both forms of *card* into *folder*."""
+    text = card.to_json()
+    write_text(folder / PAGE_NAME, model_page(json.loads(text), folder))
+    write_text(folder / CARD_NAME, text)
+
+
+def _card(recipe: Recipe, out: Path, name: str, records: Mapping[str, StepRecord]) -> Card:
+    before = ancestors(recipe, name)
+    steps = [record for step, record in records.items() if step in before or step == name]
+    reports = [
+        record
+        for step, record in records.items()
+        if record.makes is Makes.REPORT and name in parents(recipe.steps[step], recipe.steps)
+    ]
+    older = {text: _older_card(recipe.folder / text) for text in _paths(recipe, (*before, name))}
+    licences = {**_licences(steps, out, older), **({recipe.name: recipe.licence} if recipe.licence else {})}
+    refusals = [str(breach) for record in (*steps, *reports) for breach in record.breaches]
+    refusals += [f"{text}: {why}" for text, card in older.items() for why in card.get("refusals", ())]
+    return Card(
+        name=f"{recipe.name}/{name}" if recipe.name != name else name,
+        about=recipe.about,
+        step=name,
+        licence=combined(licences.values()),
+        licences=licences,
+        publishable=not refusals,
+        refusals=refusals,
+        lineage=[*(one for card in older.values() for one in card.get("lineage", ())), *map(_entry, steps)],
+        evaluations={record.step: record.metrics for record in reports},
+        sections=_sections(steps, older.values()),
+        libraries={name: version for record in steps for name, version in record.libraries.items()},
+        **_total(steps, older.values()),
+    )
+
+
+def _paths(recipe: Recipe, names: Iterable[str]) -> Iterator[str]:
+    """The inputs of the steps *names* that are paths, each once."""
+    texts = (one.input.text for name in names for one in recipe.steps[name].readings)
+    yield from dict.fromkeys(text for text in texts if text not in recipe.steps)
+
+
+def _older_card(path: Path) -> Mapping[str, Any]:
+    """The card of what another recipe has made; without one, what is known of the licence."""
+    try:
+        return read_card(path)
+    except ConfigError:
+        return {"licences": {path.name: _licence_of(path)}}
+
+
+def _licence_of(path: Path) -> str:
+    """The licence that a data folder, a model folder or the card of Hugging Face states."""
+    for name, key in (("data.json", "licence"), ("manifest.json", "license")):
+        try:
+            return str(json.loads((path / name).read_text(encoding="utf-8"))[key])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return _front_matter_licence(path / PAGE_NAME)
+
+
+def _front_matter_licence(page: Path) -> str:
+    try:
+        head = page.read_text(encoding="utf-8").split("---\n")[1]
+    except (OSError, ValueError, IndexError):
+        return UNKNOWN
+    found = (line.partition(":")[2].strip().strip("\"'") for line in head.splitlines() if line.startswith("license:"))
+    return next(found, UNKNOWN)
+
+
+def _licences(steps: Iterable[StepRecord], out: Path, older: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What begins outside the recipe, with its licence: what a step states, and what paths come with."""
+    found = {name: licence for card in older.values() for name, licence in card.get("licences", {}).items()}
+    for record in steps:
+        stated = record.card.get("licence")
+        if stated is None and record.makes is Makes.DATA:
+            stated = _licence_of(out / record.step)
+        if stated is not None:
+            found[record.step] = str(stated.get("id", UNKNOWN)) if isinstance(stated, Mapping) else str(stated)
+        elif not record.inputs:
+            found[record.step] = UNKNOWN
+    return found
+
+
+def _entry(record: StepRecord) -> dict[str, Any]:
+    left_out = ("files", "parts", "card", "breaches", "libraries")
+    fields: Any = jsonable(record)
+    return {"digest": record.digest, **{name: value for name, value in fields.items() if name not in left_out}}
+
+
+def _sections(steps: Iterable[StepRecord], older: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for card in older:
+        for section, parts in card.get("sections", {}).items():
+            found.setdefault(section, {}).update(parts)
+    for record in steps:
+        for section, value in record.card.items():
+            if section != "licence":
+                found.setdefault(section, {})[record.step] = value
+    return found
+
+
+def _total(steps: Sequence[StepRecord], older: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds and energy; one estimate among them makes the sum an estimate."""
+    seconds = sum(record.cost.seconds for record in steps)
+    energies = [record.cost.energy for record in steps]
+    for card in older:
+        seconds += card.get("seconds", 0.0)
+        energies += [Energy(**card["energy"])] if "energy" in card else []
+    weakest = min(energies, key=lambda energy: energy.how)  # "estimate" before "measured"
+    joules = round(sum(energy.joules for energy in energies), 1)
+    return {"seconds": round(seconds, 3), "energy": Energy(joules=joules, how=weakest.how, by=weakest.by)}

@@ -1,0 +1,88 @@
+"""How the steps of a recipe depend on each other: what each reads, a valid order, and what is wrong with the names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hybrid_llm.policies.reader.source import did_you_mean
+
+if TYPE_CHECKING:
+    from hybrid_llm.prepare.recipe.document import Reading, Recipe, RecipeStep
+
+_SOURCE: Final = re.compile(r"(?:pypi|hf|https?|s3|gs|az):", re.IGNORECASE)
+
+
+def parents(step: RecipeStep, names: Collection[str]) -> tuple[str, ...]:
+    """The steps among *names* that *step* reads, each once."""
+    return tuple(dict.fromkeys(one.input.text for one in step.readings if one.input.text in names))
+
+
+def order(recipe: Recipe) -> tuple[str, ...]:
+    """The names of the steps, each after those that it reads; what needs a network comes as early as it can."""
+    sorter, found = _sorter(recipe), list[str]()
+    sorter.prepare()
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready(), key=lambda name: not _uses_network(recipe.steps[name]))
+        found += ready
+        sorter.done(*ready)
+    return tuple(found)
+
+
+def ancestors(recipe: Recipe, name: str) -> frozenset[str]:
+    """All steps that *name* reads, directly or not."""
+    direct = parents(recipe.steps[name], recipe.steps)
+    return frozenset(direct).union(*(ancestors(recipe, parent) for parent in direct))
+
+
+def check_links(recipe: Recipe) -> None:
+    """Report, at its line, each input that is no step and no path, or is of the wrong kind, and a cycle."""
+    for step in recipe.steps.values():
+        for reading in step.readings:
+            _check(reading, step, recipe.steps, recipe.folder)
+    try:
+        _sorter(recipe).prepare()
+    except CycleError as error:
+        circle: list[str] = error.args[1]
+        if len(circle) > 2:  # one that reads itself is reported at its key
+            first = min(circle, key=list(recipe.steps).index)
+            ring = [*circle[circle.index(first) : -1], *circle[: circle.index(first)], first]
+            way = " -> ".join(reversed(ring))
+            _reject(recipe.steps[first], f"the steps read each other in a cycle: {way}")
+
+
+def _check(reading: Reading, step: RecipeStep, steps: Mapping[str, RecipeStep], folder: Path) -> None:
+    text = reading.input.text
+    if text == step.name:
+        _reject(step, f"the step `{text}` reads itself", "name another step, or a path", at=reading.key)
+    elif text in steps:
+        makes = steps[text].step.makes
+        if reading.wants is not None and makes is not reading.wants:
+            message = f"`{reading.key}` reads {_noun(reading.wants)}, and the step `{text}` makes {_noun(makes)}"
+            _reject(step, message, at=reading.key)
+    elif _SOURCE.match(text):
+        hint = f"write a step `base: {{kind: fetch, source: '{text}'}}`, and name that"
+        _reject(step, f"`{text}` is on a network, from which only a step of kind fetch reads", hint, at=reading.key)
+    elif not (folder / text).exists():
+        hint = did_you_mean(text, set(steps) - {step.name})
+        _reject(step, f"`{text}` is neither a step of this recipe nor a path that exists", hint, at=reading.key)
+
+
+def _reject(step: RecipeStep, message: str, hint: str = "", at: str = "") -> None:
+    assert step.found is not None, "it was read"
+    step.found.reject(message, hint, at)
+
+
+def _noun(makes: str) -> str:
+    return {"data": "data", "model": "a model", "report": "a report"}[makes]
+
+
+def _uses_network(step: RecipeStep) -> bool:
+    return bool(getattr(step.step, "network", False))
+
+
+def _sorter(recipe: Recipe) -> TopologicalSorter[str]:
+    return TopologicalSorter({name: parents(step, recipe.steps) for name, step in recipe.steps.items()})
