@@ -105,7 +105,7 @@ RUN: Final = Command(
     examples=(
         "hybrid-llm models run recipe.yaml",
         "hybrid-llm models run recipe.yaml --dry-run",
-        "hybrid-llm models run recipe.yaml --out build --only tune --force tune",
+        "hybrid-llm models run recipe.yaml --out build --only base --force base",
     ),
     codes=(Exit.FAILURE, Exit.CONFIG, Exit.SECURITY, Exit.INTERRUPTED),
     meanings={Exit.FAILURE: "a metric misses a floor or ceiling of the recipe, a step failed, or the disk is full"},
@@ -134,6 +134,6 @@ CARD: Final = Command(
     about="Print the card of a model: its licence, what it is made of, figures before and after each step, and cost.",
     options=_card_options,
     run=_card,
-    examples=("hybrid-llm models card models/sentiment/tune", "hybrid-llm models card models/sentiment/tune --json"),
+    examples=("hybrid-llm models card models/sentiment/base", "hybrid-llm models card models/sentiment/base --json"),
     codes=(Exit.CONFIG,),
 )

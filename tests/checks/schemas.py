@@ -42,6 +42,8 @@ from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
 from hybrid_llm.policies.reader.scalars import shown_quantity
+from hybrid_llm.prepare.recipe.document import RECIPE, Bounds, recipe_schema
+from hybrid_llm.prepare.steps import table_of as step_table_of
 from hybrid_llm.router.caching.spec import CACHE
 from hybrid_llm.router.config import config_schema
 from hybrid_llm.router.config.config import CONFIG, PRICE, detector_table, guardrail_table
@@ -51,6 +53,7 @@ SCHEMAS = {
     "hybrid.schema.json": config_schema,
     "policy.schema.json": policy_schema,
     "policy.cases.schema.json": cases_schema,
+    "recipe.schema.json": recipe_schema,
     "openapi.json": document,
 }
 MARKED = re.compile(r"(<!-- fields: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -135,6 +138,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "policy.rule": lambda: markdown_table(RULE),
     "policy.objectives": lambda: markdown_table(nested(POLICY, "objectives")),
     "policy.resilience": lambda: markdown_table(nested(POLICY, "resilience")),
+    "recipe": lambda: markdown_table(RECIPE),
+    "recipe.bounds": lambda: markdown_table(table(Bounds, "a step")),
+    "recipe.fetch": lambda: markdown_table(step_table_of("fetch")),
     "node.limits": lambda: markdown_table(table(IntakeLimits, "limits")),
     "environment": lambda: markdown_table(VARIABLES).replace("| key |", "| variable |", 1),
     "world": world,

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_llm import HybridLLM
+from hybrid_llm.prepare.recipe.document import read_recipe
+from hybrid_llm.prepare.recipe.runner import run_recipe
 from hybrid_llm.router.observability.recorder import DecisionRecorder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +97,13 @@ def input_files(folder: Path) -> None:
         shutil.copytree(ROOT / "backends/edge/models/hybrid-demo-edge", folder / name)
 
 
+def recipe_files(folder: Path) -> None:
+    """A recipe, and what it has made."""
+    text = "version: 1\nname: sentiment\nsteps:\n  base: {kind: fetch, source: ./qwen-edge}\n"
+    (folder / "recipe.yaml").write_text(text)
+    run_recipe(read_recipe(folder / "recipe.yaml"), folder / "models" / "sentiment")
+
+
 def make_folder(folder: Path, port: int, tls: Path) -> Path:
     """A folder as the pages assume it: configuration, policies, certificates, recordings and inputs."""
     texts = {block.first_line.split(":")[0]: block.text for block in blocks_of(ROOT / "README.md")}
@@ -105,6 +114,7 @@ def make_folder(folder: Path, port: int, tls: Path) -> Path:
         shutil.copytree(tls, folder / name)
     policy_files(folder)
     input_files(folder)
+    recipe_files(folder)
     recordings = [folder / f"{name}.jsonl" for name in ("decisions", "monday", "tuesday")]
     with HybridLLM.from_config(folder / "hybrid.yaml", hooks=[DecisionRecorder(recordings[0])]) as llm:
         llm.generate("What is 12 + 30?", max_tokens=4, request_id="3f9a", tenant="acme")

@@ -19,6 +19,7 @@ from hybrid_llm.cli.main import main
 from hybrid_llm.lab.casefile import parse_cases
 from hybrid_llm.lab.simulate.world import parse_world
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
+from hybrid_llm.prepare.recipe.document import parse_recipe
 from hybrid_llm.router.config import parse_config
 from tests.cli.test_main import PAGES
 from tests.e2e.commands import Runner
@@ -160,7 +161,7 @@ def parsed_policy(text: str) -> None:
 
 
 @each(blocks("yaml"))
-def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_or_alerts(block, tmp_path):
+def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_recipe_or_alerts(block, tmp_path):
     keys = set(yaml.safe_load(block.text))
     if keys == {"groups"}:
         names = set(re.findall(r"\b(?:hybrid_llm|gen_ai)_\w+", block.text))
@@ -171,6 +172,8 @@ def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_or_alerts(block, 
         parse_cases(block.text, "clinic.test.yaml", lambda _: parse_policy(first.text))
     elif keys & {"backends", "metrics", "detectors", "prediction", "spend", "record", "gateway", "telemetry"}:
         parsed_config(block.text, tmp_path)
+    elif "steps" in keys:
+        parse_recipe(block.text, "recipe.yaml", ROOT)
     elif "edge" in keys:
         parse_world(block.text)
     else:

@@ -16,7 +16,7 @@ from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.prepare.recipe.digests import CARD_NAME, PAGE_NAME, write_text
 from hybrid_llm.prepare.recipe.document import Recipe
 from hybrid_llm.prepare.recipe.graph import ancestors, order, parents
-from hybrid_llm.prepare.recipe.licences import UNKNOWN, combined
+from hybrid_llm.prepare.recipe.licences import UNKNOWN, combined, stated_in
 from hybrid_llm.prepare.recipe.meter import Energy
 from hybrid_llm.prepare.recipe.page import model_page
 from hybrid_llm.prepare.recipe.record import StepRecord
@@ -134,26 +134,7 @@ def _older_card(path: Path) -> Mapping[str, Any]:
     try:
         return read_card(path)
     except ConfigError:
-        return {"licences": {path.name: _licence_of(path)}}
-
-
-def _licence_of(path: Path) -> str:
-    """The licence that a data folder, a model folder or the card of Hugging Face states."""
-    for name, key in (("data.json", "licence"), ("manifest.json", "license")):
-        try:
-            return str(json.loads((path / name).read_text(encoding="utf-8"))[key])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return _front_matter_licence(path / PAGE_NAME)
-
-
-def _front_matter_licence(page: Path) -> str:
-    try:
-        head = page.read_text(encoding="utf-8").split("---\n")[1]
-    except (OSError, ValueError, IndexError):
-        return UNKNOWN
-    found = (line.partition(":")[2].strip().strip("\"'") for line in head.splitlines() if line.startswith("license:"))
-    return next(found, UNKNOWN)
+        return {"licences": {path.name: stated_in(path)}}
 
 
 def _licences(steps: Iterable[StepRecord], out: Path, older: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -162,7 +143,7 @@ def _licences(steps: Iterable[StepRecord], out: Path, older: Mapping[str, Mappin
     for record in steps:
         stated = record.card.get("licence")
         if stated is None and record.makes is Makes.DATA:
-            stated = _licence_of(out / record.step)
+            stated = stated_in(out / record.step)
         if stated is not None:
             found[record.step] = str(stated.get("id", UNKNOWN)) if isinstance(stated, Mapping) else str(stated)
         elif not record.inputs:

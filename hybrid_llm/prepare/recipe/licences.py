@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 UNKNOWN: Final = "unknown"
@@ -47,3 +49,22 @@ def hub_identifier(licence: str) -> str:
     """The identifier in the metadata of a model card; `other` for what the Hub does not list."""
     short = _SPDX_TAIL.sub("", licence).lower()
     return short if _HUB.fullmatch(short) else "other"
+
+
+def stated_in(path: Path, page: str = "README.md") -> str:
+    """The licence that a data folder, a model folder, or the *page* of a Hugging Face folder states."""
+    for name, key in (("data.json", "licence"), ("manifest.json", "license")):
+        try:
+            return str(json.loads((path / name).read_text(encoding="utf-8"))[key])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return _front_matter_licence(path / page)
+
+
+def _front_matter_licence(page: Path) -> str:
+    try:
+        head = page.read_text(encoding="utf-8").split("---\n")[1]
+    except (OSError, ValueError, IndexError):
+        return UNKNOWN
+    found = (line.partition(":")[2].strip().strip("\"'") for line in head.splitlines() if line.startswith("license:"))
+    return next(found, UNKNOWN)

@@ -1,0 +1,28 @@
+"""Recipes of steps that are made up, in a folder of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.prepare.recipe import steps
+
+steps.register()
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """Writes the lines of a recipe's steps, and returns its path."""
+
+    def write(*lines: str, head: str = "version: 1\nname: demo\n") -> Path:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(f"{head}steps:\n" + "".join(f"  {line}\n" for line in lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def ran():
+    """What ran in this test, in order."""
+    steps.RAN.clear()
+    return steps.RAN

@@ -1,0 +1,43 @@
+"""`hybrid-llm models run` and `card`."""
+
+import json
+
+from hybrid_llm.cli.main import main
+
+
+def test_a_recipe_runs_from_one_command_and_then_nothing_is_to_do(recipe_file, tmp_path, capsys):
+    path, out = recipe_file("a: {kind: mix}", "b: {kind: mix, models: [a]}"), tmp_path / "out"
+    assert main(["models", "run", str(path), "--out", str(out)]) == 0
+    assert "score 0.5 -> 1" in capsys.readouterr().out
+    assert main(["models", "run", str(path), "--out", str(out), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["name"], one["due"]) for one in found] == [("a", False), ("b", False)]
+    assert found[1]["folder"] == str(out / "b")
+
+
+def test_a_missed_floor_ends_the_run_with_a_message_that_names_it(recipe_file, tmp_path, capsys):
+    path = recipe_file("a: {kind: mix, score: 0.7, floors: {score: 0.9}}", "b: {kind: mix, models: [a]}")
+    assert main(["models", "run", str(path), "--out", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    assert "step `a`: score is 0.7, under its floor of 0.9" in shown.err
+    assert main(["models", "card", str(tmp_path / "out" / "b"), "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["publishable"] is False
+    assert card["refusals"] == ["step `a`: score is 0.7, under its floor of 0.9"]
+
+
+def test_a_dry_run_lists_what_is_to_do(recipe_file, tmp_path, capsys):
+    path = recipe_file("a: {kind: mix}")
+    assert main(["models", "run", str(path), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert "to run: it has no result yet" in capsys.readouterr().out
+
+
+def test_a_wrong_recipe_ends_with_its_line_and_no_trace(recipe_file, capsys):
+    path = recipe_file("a: {kind: mux}")
+    assert main(["models", "run", str(path)]) == 3
+    assert f"{path}:4:13: `mux` is not a kind of step" in capsys.readouterr().err
+
+
+def test_a_folder_that_no_recipe_made_has_no_card(tmp_path, capsys):
+    assert main(["models", "card", str(tmp_path)]) == 3
+    assert "was not made by a recipe" in capsys.readouterr().err
