@@ -42,7 +42,7 @@ from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
 from hybrid_llm.policies.reader.scalars import shown_quantity
-from hybrid_llm.prepare.recipe.document import RECIPE, Bounds, recipe_schema
+from hybrid_llm.prepare.recipe.document import RECIPE, Bounds
 from hybrid_llm.prepare.steps import table_of as step_table_of
 from hybrid_llm.router.caching.spec import CACHE
 from hybrid_llm.router.config import config_schema
@@ -53,9 +53,10 @@ SCHEMAS = {
     "hybrid.schema.json": config_schema,
     "policy.schema.json": policy_schema,
     "policy.cases.schema.json": cases_schema,
-    "recipe.schema.json": recipe_schema,
     "openapi.json": document,
 }
+STEP = "step."
+"""Before the kind of a step, in the name of a table of its keys."""
 MARKED = re.compile(r"(<!-- fields: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -140,7 +141,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "policy.resilience": lambda: markdown_table(nested(POLICY, "resilience")),
     "recipe": lambda: markdown_table(RECIPE),
     "recipe.bounds": lambda: markdown_table(table(Bounds, "a step")),
-    "recipe.fetch": lambda: markdown_table(step_table_of("fetch")),
     "node.limits": lambda: markdown_table(table(IntakeLimits, "limits")),
     "environment": lambda: markdown_table(VARIABLES).replace("| key |", "| variable |", 1),
     "world": world,
@@ -153,7 +153,14 @@ def fresh() -> Iterator[tuple[Path, str]]:
         yield DOCS / name, json.dumps(schema(), indent=2) + "\n"
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text("utf-8")
-        yield page, MARKED.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+        yield page, MARKED.sub(lambda found: found[1] + written_table(found[2]) + found[3], text)
+
+
+def written_table(name: str) -> str:
+    """The table *name* of `TABLES`; of `step.KIND`, the keys of that kind of step."""
+    if name.startswith(STEP):
+        return markdown_table(step_table_of(name.removeprefix(STEP)))
+    return TABLES[name]()
 
 
 def stale() -> list[Path]:
