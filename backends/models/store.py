@@ -34,6 +34,8 @@ from hybrid_llm.backends.models.sources.source import FetchFailed, Report
 from hybrid_llm.backends.models.space import disk_errors, require_space
 from hybrid_llm.core.errors import ConfigError
 
+VERSIONS: Final = ".versions"
+"""The folder with the versions of each model of a registry, see `registry.device`."""
 _STALE_S: Final = 7 * 86_400.0
 """Seconds after which an unfinished download is deleted."""
 _STORE: Final = "store"
@@ -145,15 +147,25 @@ def remove(store: ModelStore, name: str, *, force: bool = False) -> int:
         raise ConfigError(
             f"`{name}` is the default model: choose another with `hybrid-llm models use NAME`, or pass --force"
         )
-    freed = sum(path.stat().st_size for path in folder.parent.rglob("*") if path.is_file())
+    freed = _size(folder.parent)
     with disk_errors(store.root), locked(store.root / ".locks", name, lambda: None):
         going = store.root / ".staging" / name
         shutil.rmtree(going, ignore_errors=True)
-        folder.parent.replace(going)  # in one step: nobody reads a model that is half deleted
+        versions = store.root / VERSIONS / name  # of a registry, where the name is a link
+        if versions.is_dir():
+            freed = _size(versions)
+            folder.parent.unlink()
+            versions.replace(going)
+        else:
+            folder.parent.replace(going)  # in one step: nobody reads a model that is half deleted
         if store.default == name:
             (store.root / ".default").unlink()
         shutil.rmtree(going)
     return freed
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def verify(store: ModelStore, name: str) -> Manifest:

@@ -1,7 +1,7 @@
 """Makes the certificates of a private authority, and reads them; `tls` checks whether a set of them fits together.
 
 Layout of a folder: `ca.pem`, `ca.key`, and for each name `NAME.pem`, `NAME.key`. Identities are URIs in the style of
-SPIFFE, `spiffe://hybrid-llm/node/NAME` and `spiffe://hybrid-llm/client/NAME`. Keys are ECDSA over P-256.
+SPIFFE, `spiffe://hybrid-llm/KIND/NAME`, of the kinds node, client and signer (of models). Keys are ECDSA over P-256.
 """
 
 from __future__ import annotations
@@ -24,14 +24,18 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.hosts import as_address, certifiable_host
 
-Kind = Literal["node", "client"]
+Kind = Literal["node", "client", "signer"]
 E = TypeVar("E", bound=x509.ExtensionType)
 TRUST_DOMAIN = "spiffe://hybrid-llm"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _CLOCK_SKEW = timedelta(minutes=5)
-_USAGE = {"node": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
+_USAGE = {
+    "node": ExtendedKeyUsageOID.SERVER_AUTH,
+    "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+    "signer": ExtendedKeyUsageOID.CODE_SIGNING,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +103,7 @@ def issue(
     Args:
         folder: where `make_authority` put the authority.
         name: lower-case letters, digits, dots, dashes; it becomes the last part of the identity.
-        kind: `node` may serve, `client` may call.
+        kind: `node` may serve, `client` may call, `signer` may sign models.
         hosts: DNS names and IP addresses under which a node is reached; a node needs at least one.
         days: how long it is valid.
         not_before: from when it is valid; None is five minutes ago, since clocks differ.
@@ -111,7 +115,7 @@ def issue(
     if not _NAME.fullmatch(name) or name == "ca":
         raise ConfigError(f"{name!r} cannot name a certificate: use a-z, 0-9, dot, dash, underscore; `ca` is taken")
     if kind not in _USAGE:
-        raise ConfigError(f"{kind!r} is no kind of certificate; use node or client")
+        raise ConfigError(f"{kind!r} is no kind of certificate; use {', '.join(_USAGE)}")
     if kind == "node" and not hosts:
         raise ConfigError("a node's certificate needs the host names or addresses that clients use: give `--host`")
     authority, authority_key = load_certificates(root / "ca.pem")[0], load_key(root / "ca.key")
@@ -244,7 +248,7 @@ def _read(certificate: x509.Certificate) -> CertificateInfo:
     names = _extension(certificate, x509.SubjectAlternativeName) or ()
     usages = _extension(certificate, x509.ExtendedKeyUsage) or ()
     constraints = _extension(certificate, x509.BasicConstraints)
-    kinds: tuple[Kind, ...] = ("node", "client")
+    kinds: tuple[Kind, ...] = ("node", "client", "signer")
     return CertificateInfo(
         subject=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),

@@ -53,6 +53,7 @@ ROWS: Final[dict[str, _Row]] = {
     "output_invalid": _Row(errors.OutputInvalid, StatusCode.INTERNAL, ("reason",)),
     "protocol_mismatch": _Row(errors.ProtocolMismatch, StatusCode.FAILED_PRECONDITION, ("ours", "theirs")),
     "untrusted_peer": _Row(errors.UntrustedPeer, StatusCode.UNAUTHENTICATED),
+    "untrusted_model": _Row(errors.UntrustedModel, StatusCode.FAILED_PRECONDITION),
     "decryption_failed": _Row(errors.DecryptionFailed, StatusCode.DATA_LOSS),
     "privacy_violation": _Row(errors.PrivacyViolation, StatusCode.PERMISSION_DENIED, ("location",)),
 }
@@ -135,7 +136,7 @@ def _arguments(row: _Row, detail: pb.ErrorDetail, backend: str) -> dict[str, Any
     if row.error is errors.PrivacyViolation:
         return {"location": sent.get("location", "cloud")}
     facts = {name: sent[name] for name in row.facts if name in sent}
-    return facts if row.error is errors.DecryptionFailed else {"backend": backend, **facts}
+    return facts if row.error in (errors.DecryptionFailed, errors.UntrustedModel) else {"backend": backend, **facts}
 
 
 def _is_plausible(name: str, value: Any) -> bool:

@@ -63,7 +63,12 @@ INIT: Final = Command(
 def _issue_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--name", required=True, metavar="N", help="the holder: a-z, 0-9, dot, dash, underscore")
-    parser.add_argument("--kind", required=True, choices=("node", "client"), help="server or client certificate")
+    parser.add_argument(
+        "--kind",
+        required=True,
+        choices=("node", "client", "signer"),
+        help="of a server, a client, or a signer of models",
+    )
     parser.add_argument(
         "--host", action="append", default=[], metavar="H", help="DNS name or IP address of a node; repeatable"
     )
@@ -85,6 +90,7 @@ ISSUE: Final = Command(
     examples=(
         "hybrid-llm certs issue certs --name node --kind node --host node.example --host 127.0.0.1",
         "hybrid-llm certs issue certs --name app --kind client --days 90",
+        "hybrid-llm certs issue certs --name release --kind signer",
     ),
     codes=_CODES,
 )

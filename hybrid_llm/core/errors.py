@@ -23,6 +23,7 @@ HybridLLMError
     OutputInvalid               the whole answer does not follow the output schema, or was cut off before its end
   SecurityError                 never retried, never falls back
     UntrustedPeer               the certificate or the name of the peer is wrong
+    UntrustedModel              a model is not what a trusted signer signed; `.model`, `.reason` is a code
     DecryptionFailed            bytes were changed on the way
     PrivacyViolation            a request was stopped that must not leave the device
 """
@@ -62,6 +63,7 @@ __all__ = [
     "StreamInterrupted",
     "ToolFailed",
     "UnsupportedRuntime",
+    "UntrustedModel",
     "UntrustedPeer",
 ]
 
@@ -297,8 +299,21 @@ class UntrustedPeer(SecurityError):
         self.backend = backend
 
 
+class UntrustedModel(SecurityError):
+    """A model must be signed, and is not what a trusted signer signed. It is not loaded.
+
+    Reasons: `unsigned`: there is no signature; `signer`: the signature cannot be read, or its signer is not trusted,
+    or not any more; `invalid`: it is not the signer's; `changed`: a file is changed, missing or not signed.
+    """
+
+    def __init__(self, message: str, *, model: str = "", reason: str = "signer") -> None:
+        super().__init__(message)
+        self.model = model
+        self.reason = reason
+
+
 class DecryptionFailed(SecurityError):
-    """Bytes were changed, cut or replayed in transit."""
+    """Bytes were changed, cut or replayed in transit, or the key is another one."""
 
 
 class PrivacyViolation(SecurityError):

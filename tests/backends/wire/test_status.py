@@ -62,7 +62,7 @@ FACTS = {
 @given(kind=st.sampled_from(sorted(ROWS)), data=st.data())
 def test_a_round_trip_gives_the_same_error_with_the_same_attributes(kind, data):
     facts = data.draw(FACTS.get(kind, st.just({})))
-    named = {} if kind in ("decryption_failed", "privacy_violation") else {"backend": "node"}
+    named = {} if kind in ("decryption_failed", "privacy_violation", "untrusted_model") else {"backend": "node"}
     sent = ROWS[kind].error("the prompt is empty", **named, **facts)
     status = encode(sent)
     assert status.code is ROWS[kind].code

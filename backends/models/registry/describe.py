@@ -1,0 +1,123 @@
+"""Reads a folder that is to be published: its files with their pieces, and what its own files say of the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.backends.models.registry.records import PIECE, About, FileRecord, VersionManifest, check_file, digest_of
+from hybrid_llm.backends.models.sources.source import Report, Reporter
+from hybrid_llm.backends.signing.statement import SIGNATURE
+from hybrid_llm.core.errors import ConfigError
+
+CARD: Final = "card.json"
+"""What a recipe writes of a model: data, licence, parameters, metrics, lineage."""
+_TASKS: Final = {
+    "ForCausalLM": "generate",
+    "ForSequenceClassification": "classify",
+    "ForTokenClassification": "extract",
+    "ForMaskedLM": "fill-mask",
+}
+
+
+def describe(folder: Path, name: str, report: Report) -> VersionManifest:
+    """The manifest of *folder* as a version of the model *name*; every file is read once.
+
+    Raises:
+        ConfigError: it holds no model, a link, or a file that another system could not have.
+    """
+    paths = dict(model_files(folder))
+    about = _about(folder, paths)
+    progress = Reporter(report, "hashing", sum(path.stat().st_size for path in paths.values()))
+    files = {relative: read_file(path, progress.add) for relative, path in paths.items()}
+    return VersionManifest(name=name, files=files, about=about)
+
+
+def model_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Relative path and path of each file of a model, its signature left out; errors as those of `describe`."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder: name the folder of a model", path=str(folder))
+    found = False
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link: put the file itself into the folder", path=str(path))
+        if path.is_file() and relative != SIGNATURE:
+            try:
+                yield check_file(relative), path
+            except ValueError as error:
+                raise ConfigError(f"{path}: {error}: rename the file", path=str(path)) from None
+            found = True
+    if not found:
+        raise ConfigError(f"{folder} is empty: name the folder of a model", path=str(folder))
+
+
+def read_file(path: Path, add: Callable[[int], None] = lambda count: None) -> FileRecord:  # noqa: ARG005
+    """The record of a file, read piece by piece; *add* is called with the bytes of each."""
+    whole, pieces, size = hashlib.sha256(), [], 0
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            whole.update(piece)
+            pieces.append(digest_of(piece))
+            size += len(piece)
+            add(len(piece))
+    return FileRecord(sha256=whole.hexdigest(), bytes=size, pieces=tuple(pieces))
+
+
+def _about(folder: Path, paths: Mapping[str, Path]) -> About:
+    """What the files say: the card of a recipe first, then the manifest of the device, then the configuration."""
+    card = _json(folder / CARD)
+    device, config, adapter = (_json(folder / name) for name in ("manifest.json", "config.json", "adapter_config.json"))
+    metrics = {str(k): float(v) for k, v in _mapping(card, "metrics").items() if isinstance(v, int | float)}
+    lineage = {str(k): str(v) for k, v in _mapping(card, "lineage").items()}
+    if base := adapter.get("base_model_name_or_path"):
+        lineage.setdefault("base", str(base))
+    return About(
+        kind=_kind(paths),
+        task=str(card.get("task") or _task(config)),
+        licence=str(card.get("licence") or device.get("license") or "unknown"),
+        parameters=int(card.get("parameters") or device.get("parameters") or 0),
+        metrics=metrics,
+        lineage=lineage,
+    )
+
+
+def _kind(paths: Mapping[str, Path]) -> str:
+    if "genai_config.json" in paths:
+        return "onnx"
+    if "model.onnx" in paths:
+        return "encoder"
+    if "adapter_config.json" in paths:
+        return "adapter"
+    return "huggingface" if "config.json" in paths else "folder"
+
+
+def _task(config: Mapping[str, Any]) -> str:
+    named = config.get("architectures")
+    architecture = str(named[0]) if isinstance(named, list) and named else ""
+    return next((task for end, task in _TASKS.items() if architecture.endswith(end)), "")
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = data.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    """The object in a file; empty if there is none.
+
+    Raises:
+        ConfigError: it is no JSON object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}): mend the folder before it is published") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} is not a JSON object: mend the folder before it is published", path=str(path))
+    return data

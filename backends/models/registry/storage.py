@@ -1,0 +1,80 @@
+"""What a registry asks of its storage: objects that are created whole or not at all, read by ranges, and listed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+from urllib.parse import unquote, urlsplit
+
+from hybrid_llm.core.errors import ConfigError
+
+_SCHEMES: Final = ("s3", "gs", "gcs", "az", "abfs", "abfss")
+FORMS: Final = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://CONTAINER/FOLDER or file:///FOLDER"
+_PATH: Final = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object in a listing: its path, its size, and when the storage got it, in seconds since 1970 by its clock."""
+
+    path: str
+    bytes: int
+    modified: float
+
+
+class Storage(Protocol):
+    """A folder of objects. Paths are relative to it, with `/`. Any thread may call.
+
+    Whatever is created can be read and is listed at once, as Amazon S3, Google Cloud Storage and Azure promise. All
+    methods raise `RegistryError` where the storage cannot be used.
+    """
+
+    @property
+    def url(self) -> str:
+        """The folder, without credentials."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write an object in one step; False, and nothing is written, if there is one."""
+
+    def read(self, path: str, start: int = 0, end: int | None = None) -> bytes | None:
+        """Its bytes from *start* to *end*, by default all; None if there is none."""
+
+    def stat(self, path: str) -> Stored | None:
+        """What a listing says of it; None if there is none."""
+
+    def list(self, folder: str) -> list[Stored]:
+        """All objects under *folder*, at any depth, in the order of their paths."""
+
+    def delete(self, path: str) -> None:
+        """Delete an object, if there is one."""
+
+
+def open_storage(url: str) -> Storage:
+    """The storage at *url*; nothing is read yet.
+
+    Raises:
+        ConfigError: the URL is of no known form, or the library for it is missing.
+    """
+    from hybrid_llm.backends.models.registry.local import LocalStorage
+
+    parts = urlsplit(url)
+    if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
+        return LocalStorage(Path(unquote(parts.path)))
+    if parts.scheme not in _SCHEMES or not parts.hostname or parts.query or parts.fragment or parts.password:
+        raise ConfigError(f"{parts.scheme or url!r}: a registry is at {FORMS}; credentials are not part of it")
+    from hybrid_llm.backends.models.registry.remote import RemoteStorage
+
+    return RemoteStorage.open(url.rstrip("/"))
+
+
+def check_path(path: str) -> str:
+    """*path*, if it stays inside of the storage and every kind of storage can have it.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not _PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+        raise ConfigError(f"{path!r} cannot be a path of a registry")
+    return path
