@@ -24,6 +24,7 @@ from typing import Final
 from hybrid_llm.backends.models.registry.errors import AliasMoved, NoSuchVersion, RegistryError
 from hybrid_llm.backends.models.registry.keys import Plain, Sealed, Sealing
 from hybrid_llm.backends.models.registry.leases import leased
+from hybrid_llm.backends.models.registry.opening import open_storage
 from hybrid_llm.backends.models.registry.records import (
     FORMAT,
     SHORT,
@@ -32,7 +33,7 @@ from hybrid_llm.backends.models.registry.records import (
     check_model,
     digest_of,
 )
-from hybrid_llm.backends.models.registry.storage import Storage, Stored, open_storage
+from hybrid_llm.backends.models.registry.storage import Storage, Stored
 from hybrid_llm.core.errors import ConfigError, DecryptionFailed
 
 _ROOT: Final = "registry.json"

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import unquote, urlsplit
 
 from hybrid_llm.core.errors import ConfigError
 
-_SCHEMES: Final = ("s3", "gs", "gcs", "az", "abfs", "abfss")
-FORMS: Final = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://CONTAINER/FOLDER or file:///FOLDER"
 _PATH: Final = re.compile(r"[A-Za-z0-9._=-]+(/[A-Za-z0-9._=-]+)*")
 
 
@@ -49,24 +45,6 @@ class Storage(Protocol):
 
     def delete(self, path: str) -> None:
         """Delete an object, if there is one."""
-
-
-def open_storage(url: str) -> Storage:
-    """The storage at *url*; nothing is read yet.
-
-    Raises:
-        ConfigError: the URL is of no known form, or the library for it is missing.
-    """
-    from hybrid_llm.backends.models.registry.local import LocalStorage
-
-    parts = urlsplit(url)
-    if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
-        return LocalStorage(Path(unquote(parts.path)))
-    if parts.scheme not in _SCHEMES or not parts.hostname or parts.query or parts.fragment or parts.password:
-        raise ConfigError(f"{parts.scheme or url!r}: a registry is at {FORMS}; credentials are not part of it")
-    from hybrid_llm.backends.models.registry.remote import RemoteStorage
-
-    return RemoteStorage.open(url.rstrip("/"))
 
 
 def check_path(path: str) -> str:
