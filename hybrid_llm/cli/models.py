@@ -12,6 +12,7 @@ from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_layout
 from hybrid_llm.backends.edge.store import EMBEDDED
 from hybrid_llm.cli.arguments import Command, Group, add_json
 from hybrid_llm.cli.models_add import add_hidden_states, one_blas_thread
+from hybrid_llm.cli.steps import step_commands
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
@@ -22,8 +23,9 @@ _DEFAULT_FOLDER: Final = Path("models")
 _CATALOGUE_COLUMNS: Final = ("name", "M parameters", "MB to download", "context", "licence", "good at")
 
 MODELS: Final = Group(
-    about="Models for the device: folders with an ONNX graph, its weights, a tokenizer and a manifest.",
+    about="Models for the device, and the steps that make them: each is a command, and a kind of step in recipes.",
     commands={
+        **step_commands(),
         "add": ("hybrid_llm.cli.models_add:ADD", "get a model, by a name of the catalogue or from any source"),
         "list": ("hybrid_llm.cli.models:LIST", "list the added models, the embedded one and those in folders"),
         "use": ("hybrid_llm.cli.models:USE", "make an added model the default"),

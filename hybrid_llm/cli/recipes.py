@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -51,15 +52,20 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _followed(recipe: Recipe, out: Path, args: argparse.Namespace) -> tuple[StepResult, ...]:
-    with Progress(recipe.name) as progress:
+    with followed(recipe.name) as progress:
+
+        def report(step: str, what: str, share: float) -> None:
+            progress.step(f"{step}: {what}", share)
+
+        return run_recipe(recipe, out, only=args.only, force=args.force, report=report)
+
+
+@contextmanager
+def followed(label: str) -> Iterator[Progress]:
+    """Show progress, and after Ctrl-C how to go on."""
+    with Progress(label) as progress:
         try:
-            return run_recipe(
-                recipe,
-                out,
-                only=args.only,
-                force=args.force,
-                report=lambda step, what, share: progress.step(f"{step}: {what}", share),
-            )
+            yield progress
         except KeyboardInterrupt:
             progress.clear()
             note("interrupted: run it again to go on")

@@ -13,6 +13,7 @@ STEPS: Final[Registry[type[Step]]] = Registry(
     group="hybrid_llm.steps",
     builtin={
         "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",
+        "convert": "hybrid_llm.prepare.recipe.convert:Convert",
         "fetch": "hybrid_llm.prepare.recipe.fetch:Fetch",
     },
 )

@@ -7,7 +7,7 @@ of steps that were interrupted, and `.run.lock` the lock of the one process that
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -116,7 +116,7 @@ class _Run:
         record = StepRecord.read(folder)
         if record is None:
             return "it has no result yet" if not folder.exists() else "its record cannot be read", None
-        why = _difference(record, self._job(name)) or _tampered(record, folder)
+        why = difference(record, self._job(name)) or tampered(record, folder)
         return (why, None) if why else (UP_TO_DATE, record)
 
     def finish(self, name: str, report: Report) -> StepResult:
@@ -136,8 +136,7 @@ class _Run:
     def _job(self, name: str) -> Job:
         step = self._recipe.steps[name]
         inputs = {one.input: self._input(one.input) for one in step.readings}
-        seed = self._recipe.seed if step.bounds.seed is None else step.bounds.seed
-        return Job(step=step, inputs=inputs, seed=seed)
+        return Job(step=step, inputs=inputs, seed=_seed(step, self._recipe.seed))
 
     def _input(self, given: Input) -> tuple[Path, str]:
         if given.text in self._recipe.steps:
@@ -152,7 +151,21 @@ class _Run:
         return path, self._digests[path]
 
 
-def _difference(record: StepRecord, job: Job) -> str:
+def job_of(step: RecipeStep, paths: Mapping[Input, Path]) -> Job:
+    """*step* with inputs that are paths.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
+    inputs = {given: (path, digest_path(path)) for given, path in paths.items()}
+    return Job(step=step, inputs=inputs, seed=_seed(step, 0))
+
+
+def _seed(step: RecipeStep, default: int) -> int:
+    return default if step.bounds.seed is None else step.bounds.seed
+
+
+def difference(record: StepRecord, job: Job) -> str:
     """What has changed since the step ran; empty if nothing."""
     if record.key == job.key and record.kind == job.step.kind:
         return ""
@@ -173,7 +186,8 @@ def _judged(record: StepRecord, step: RecipeStep, folder: Path) -> StepRecord:
     return judged
 
 
-def _tampered(record: StepRecord, folder: Path) -> str:
+def tampered(record: StepRecord, folder: Path) -> str:
+    """Which file of *folder* is not as the step left it, in words; empty if all are."""
     file = record.changed_file(folder)
     return f"{file} was changed after it had run" if file else ""
 

@@ -1,0 +1,109 @@
+"""`hybrid-llm models KIND`: each kind of step as a command, whose options are the keys of the kind.
+
+A command is made when its name is looked up in this module: `hybrid_llm.cli.steps:tune`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from hybrid_llm.cli.arguments import Command, add_json
+from hybrid_llm.cli.options import Option, add_options, given_values, options_of
+from hybrid_llm.cli.recipes import followed, show
+from hybrid_llm.cli.terminal import Exit, print_error
+from hybrid_llm.core.errors import PolicyError
+from hybrid_llm.policies.reader.fields import Reader
+from hybrid_llm.policies.reader.plain import KeyFaults
+from hybrid_llm.prepare.recipe.alone import run_step
+from hybrid_llm.prepare.recipe.document import Recipe, RecipeStep, step_table
+from hybrid_llm.prepare.recipe.graph import check_links
+from hybrid_llm.prepare.recipe.record import BelowFloor
+from hybrid_llm.prepare.steps import STEPS
+
+_SUMMARIES: Final[Mapping[str, str]] = {
+    "fetch": "get weights or data, as a folder that other steps read",
+    "prepare-data": "clean, deduplicate, guard, split and pack data",
+    "tune": "tune a model on data",
+    "distil": "train a small model on the answers of a larger one",
+    "prune": "remove weights of a model, and train it to recover",
+    "quantise": "store the weights of a model in fewer bits",
+    "export": "export a model for another runtime",
+    "evaluate": "measure models on a suite, with confidence intervals",
+    "explain": "show which parts of a text an answer rests on",
+    "attack": "try to tell which texts a model was tuned on",
+    "federate": "tune a model on data that stays with its owners",
+}
+_CODES: Final = (Exit.FAILURE, Exit.CONFIG, Exit.BACKEND, Exit.SECURITY, Exit.INTERRUPTED)
+_MEANINGS: Final = {
+    Exit.USAGE: "an option has a wrong value",
+    Exit.FAILURE: "a metric misses a floor or ceiling, the step failed, or the disk is full",
+}
+
+
+def step_commands() -> dict[str, tuple[str, str]]:
+    """Kind -> where its command is, and one line for the overview. No kind is imported."""
+    return {
+        kind: (f"{__name__}:{kind}", _SUMMARIES.get(kind, f"do a step of the kind {kind}")) for kind in STEPS.names()
+    }
+
+
+def __getattr__(kind: str) -> Command:
+    if kind.startswith("_") or kind not in STEPS.names():
+        raise AttributeError(f"module {__name__!r} has no attribute {kind!r}")
+    return _command(kind)
+
+
+def _command(kind: str) -> Command:
+    options = options_of(step_table(kind))
+    return Command(
+        about=f"{step_table(kind).about}\n\n"
+        f"The same as a step `kind: {kind}` of a recipe. Options are read as in a recipe; DIR gets a record and,\n"
+        "if it is a model, a card.",
+        options=partial(_add, options),
+        run=partial(_run, kind, options),
+        examples=getattr(STEPS.get(kind), "examples", ()) or (_example(kind, options),),
+        codes=_CODES,
+        meanings=_MEANINGS,
+    )
+
+
+def _example(kind: str, options: tuple[Option, ...]) -> str:
+    needed = (f"{option.flag} {option.example}" for option in options if option.required)
+    return " ".join(("hybrid-llm models", kind, *needed, "--out", "OUT"))
+
+
+def _add(options: tuple[Option, ...], parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the result")
+    parser.add_argument("--force", action="store_true", help="replace what is in DIR")
+    add_json(parser)
+    add_options(parser, options)
+
+
+def _run(kind: str, options: tuple[Option, ...], args: argparse.Namespace) -> int:
+    try:
+        step = _read(kind, options, args)
+    except PolicyError as error:
+        print_error(error)
+        return Exit.USAGE
+    with followed(step.name) as progress:
+        result = run_step(step, args.out, force=args.force, progress=progress.step)
+    show((result,), args.out.parent, as_json=args.json)
+    if result.record is not None and result.record.breaches:
+        raise BelowFloor(result.record.breaches)
+    return Exit.OK
+
+
+def _read(kind: str, options: tuple[Option, ...], args: argparse.Namespace) -> RecipeStep:
+    """The step that the options are, checked as in a recipe."""
+    faults = KeyFaults(f"hybrid-llm models {kind}")
+    values = given_values(options, args, faults)
+    faults.check()
+    step = Reader(faults).read(step_table(kind), values, faults.what, args.out.name)
+    faults.check()
+    check_links(Recipe(name=kind, steps={step.name: step}))
+    faults.check()
+    return step  # type: ignore[no-any-return]

@@ -1,0 +1,89 @@
+"""The step `convert`: a Hugging Face folder or a GGUF file as a model folder of the device, compared with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+from hybrid_llm.backends.edge.folder import Manifest
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import Choice, Flag, Text, key
+from hybrid_llm.prepare.libraries import needs
+from hybrid_llm.prepare.step import MODEL, Input, Makes, Outcome, Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convert:
+    """Converts a generator or an encoder for the device, and compares its outputs with those of the original."""
+
+    makes: ClassVar[Makes] = Makes.MODEL
+
+    model: Input = key(MODEL, "A Hugging Face folder, or a GGUF file, whose weights stay as they are.")
+    precision: str = key(
+        Choice.of("int4", "int8", "fp32"),
+        "Of the weights of a Hugging Face folder; default: int4, of encoders int8.",
+        default="",
+    )
+    name: str = key(Text(), "The model's name in its manifest; default: that of the step.", default="")
+    licence: str = key(Text("an SPDX identifier"), "Licence of the weights, for the manifest.", default="unknown")
+    hidden_states: bool = key(Flag(), "Whether the model gives its last hidden states too.", default=False)
+    chat_template: str = key(Text("chatml, gemma, or a template"), "For a GGUF file that has none.", default="")
+
+    def run(self, work: Work) -> Outcome:
+        """Convert in the scratch folder, since the converters make a folder of their own.
+
+        Raises:
+            ConfigError: the model is of a kind that is not supported, or the result differs from it.
+        """
+        source, made = work.path(self.model), work.scratch / (self.name or work.out.parent.name)
+        shutil.rmtree(made, ignore_errors=True)
+        manifest = self._convert(source, made, work)
+        for file in made.iterdir():
+            file.replace(work.out / file.name)
+        metrics = {**dict(_perplexity(manifest, "after")), "size_mb": manifest.total_bytes / 1e6}
+        before = {**dict(_perplexity(manifest, "before")), "size_mb": _bytes(source) / 1e6}
+        card = {"parameters": manifest.parameters, "parity": dict(manifest.parity)}
+        return Outcome(metrics=metrics, before=before, card=card)
+
+    def _convert(self, source: Path, made: Path, work: Work) -> Manifest:
+        if source.is_file():
+            return self._import(source, made, work)
+        with needs("prepare"):
+            from hybrid_llm.backends.models import encoders
+            from hybrid_llm.backends.models.convert import Precision, convert
+        if encoders.is_encoder(source):
+            kept = cast("encoders.Precision", self.precision or "int8")
+            return encoders.convert_encoder(source, made, kept, license=self.licence, progress=work.progress)
+        precision = cast("Precision", self.precision or "int4")
+        options: Mapping[str, Any] = {"license": self.licence, "hidden_states": self.hidden_states}
+        return convert(source, made, precision, progress=work.progress, **options)
+
+    def _import(self, source: Path, made: Path, work: Work) -> Manifest:
+        from hybrid_llm.backends.models.gguf import import_gguf
+
+        if self.precision:
+            message = "`precision` is for Hugging Face folders: the weights of a GGUF file stay as they are"
+            raise ConfigError(message, path=str(source))
+        return import_gguf(
+            source,
+            made,
+            name=made.name,
+            license=self.licence,
+            report=work.progress,
+            chat_template=self.chat_template or None,
+            hidden_states=self.hidden_states,
+        )
+
+
+def _perplexity(manifest: Manifest, when: str) -> Iterator[tuple[str, float]]:
+    value = manifest.parity.get(f"perplexity_{when}")
+    if isinstance(value, int | float):
+        yield "perplexity", float(value)
+
+
+def _bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
