@@ -31,6 +31,7 @@ GROUPS = (
     ("tests/cli", "tests/checks", "tests/packaging"),
     ("tests/gateway", "tests/backends/openai", "tests/backends/anthropic"),
     ("tests/lab",),
+    ("tests/prepare",),
     ("tests/policies",),
 )
 LANES = min(4, (os.cpu_count() or 1) + 1)

@@ -24,19 +24,17 @@ from hybrid_llm.prepare.recipe.graph import check_links
 from hybrid_llm.prepare.recipe.record import BelowFloor
 from hybrid_llm.prepare.steps import STEPS
 
-_SUMMARIES: Final[Mapping[str, str]] = {
-    "fetch": "get weights or data, as a folder that other steps read",
-    "prepare-data": "clean, deduplicate, guard, split and pack data",
-    "tune": "tune a model on data",
-    "distil": "train a small model on the answers of a larger one",
-    "prune": "remove weights of a model, and train it to recover",
-    "quantise": "store the weights of a model in fewer bits",
-    "export": "export a model for another runtime",
-    "evaluate": "measure models on a suite, with confidence intervals",
-    "explain": "show which parts of a text an answer rests on",
-    "attack": "try to tell which texts a model was tuned on",
-    "federate": "tune a model on data that stays with its owners",
+_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "fetch": (
+        "get weights or data, as a folder that other steps read",
+        "hybrid-llm models fetch --source ./qwen-edge --licence MIT --out base",
+    ),
+    "prepare-data": (
+        "clean, deduplicate, guard, split and pack data",
+        "hybrid-llm models prepare-data --sources reviews.csv --splits train=80% test=20% --out reviews",
+    ),
 }
+"""Kind -> one line for the overview, and examples."""
 _CODES: Final = (Exit.FAILURE, Exit.CONFIG, Exit.BACKEND, Exit.SECURITY, Exit.INTERRUPTED)
 _MEANINGS: Final = {
     Exit.USAGE: "an option has a wrong value",
@@ -46,9 +44,11 @@ _MEANINGS: Final = {
 
 def step_commands() -> dict[str, tuple[str, str]]:
     """Kind -> where its command is, and one line for the overview. No kind is imported."""
-    return {
-        kind: (f"{__name__}:{kind}", _SUMMARIES.get(kind, f"do a step of the kind {kind}")) for kind in STEPS.names()
-    }
+    return {kind: (f"{__name__}:{kind}", _summary(kind)) for kind in STEPS.names()}
+
+
+def _summary(kind: str) -> str:
+    return _KINDS[kind][0] if kind in _KINDS else f"do a step of the kind {kind}"
 
 
 def __getattr__(kind: str) -> Command:
@@ -65,7 +65,7 @@ def _command(kind: str) -> Command:
         "if it is a model, a card.",
         options=partial(_add, options),
         run=partial(_run, kind, options),
-        examples=getattr(STEPS.get(kind), "examples", ()) or (_example(kind, options),),
+        examples=_KINDS.get(kind, ())[1:] or (_example(kind, options),),
         codes=_CODES,
         meanings=_MEANINGS,
     )

@@ -98,7 +98,9 @@ def input_files(folder: Path) -> None:
 
 
 def recipe_files(folder: Path) -> None:
-    """A recipe, and what it has made."""
+    """A recipe, what it has made, and reviews with labels."""
+    rows = [f"review {word} of the film,{('bad', 'good')[at % 2]}" for at, word in enumerate("abcdefghijklmnopqrst")]
+    (folder / "reviews.csv").write_text("\n".join(["text,label", *rows]) + "\n")
     text = "version: 1\nname: sentiment\nsteps:\n  base: {kind: fetch, source: ./qwen-edge}\n"
     (folder / "recipe.yaml").write_text(text)
     run_recipe(read_recipe(folder / "recipe.yaml"), folder / "models" / "sentiment")

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from hybrid_llm.prepare.steps import STEPS
 from tests.prepare.recipe import steps
-
-steps.register()
 
 
 @pytest.fixture
@@ -23,6 +22,8 @@ def recipe_file(tmp_path):
 
 @pytest.fixture(autouse=True)
 def ran():
-    """What ran in this test, in order."""
+    """Lets recipes name the steps of these tests; what ran, in order."""
+    steps.register()
     steps.RAN.clear()
-    return steps.RAN
+    yield steps.RAN
+    STEPS._registered.clear()  # for the tests of other folders in this process
