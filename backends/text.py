@@ -91,6 +91,12 @@ class ChatTokenizer:
         """Number of token ids, control tokens included; a model may have more rows than this."""
         return int(self.tokenizer.get_vocab_size(with_added_tokens=True))
 
+    @property
+    def first_id(self) -> int:
+        """The token that begins a text, or the one that ends it where none does."""
+        named = (self.tokenizer.token_to_id(self._specials.get(name, "")) for name in ("bos_token", "eos_token"))
+        return next((id_ for id_ in named if id_ is not None), min(self.eos_ids))
+
     def format_for(self, request: Request) -> ModelFormat:
         """What the template and the vocabulary do with tools and reasoning; found out when it first matters."""
         has_tools = request.tools or request.answer_calls or any(_is_of_tools(each) for each in request.messages)

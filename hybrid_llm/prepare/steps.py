@@ -15,6 +15,7 @@ STEPS: Final[Registry[type[Step]]] = Registry(
         "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",
         "convert": "hybrid_llm.prepare.recipe.convert:Convert",
         "fetch": "hybrid_llm.prepare.recipe.fetch:Fetch",
+        "evaluate": "hybrid_llm.prepare.evaluation.step:Evaluate",
     },
 )
 """Kind -> the dataclass that its options are read into."""

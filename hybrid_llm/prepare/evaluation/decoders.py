@@ -48,8 +48,12 @@ class Scorer(Protocol):
     def window(self) -> int:
         """Maximum tokens that it reads at once."""
 
-    def encode(self, text: str) -> Encoded:
-        """The tokens of *text*, with those that its tokenizer adds."""
+    @property
+    def prefix_id(self) -> int:
+        """The token that stands before a text that has nothing before it: the first of a text, else its last."""
+
+    def encode(self, text: str, *, special: bool = True) -> Encoded:
+        """The tokens of *text*, by default with those that its tokenizer adds."""
 
     def scores(self, ids: Sequence[int], first: int) -> list[TokenScore]:
         """The scores of `ids[first:]`, each behind all before it; *first* is at least 1."""
@@ -83,9 +87,14 @@ class EdgeScorer:
         """Maximum tokens that the model reads at once."""
         return self._model.layout.context_length
 
-    def encode(self, text: str) -> Encoded:
-        """The tokens of *text*, with those that its tokenizer adds."""
-        found = self._model.tokenizer.tokenizer.encode(text)
+    @property
+    def prefix_id(self) -> int:
+        """The token that begins a text, else the one that ends it."""
+        return self._model.tokenizer.first_id
+
+    def encode(self, text: str, *, special: bool = True) -> Encoded:
+        """The tokens of *text*, by default with those that its tokenizer adds."""
+        found = self._model.tokenizer.tokenizer.encode(text, add_special_tokens=special)
         return encoded(found.ids, found.offsets, found.special_tokens_mask)
 
     def scores(self, ids: Sequence[int], first: int) -> list[TokenScore]:
@@ -114,9 +123,16 @@ class TorchScorer:
         """Maximum tokens that the model reads at once."""
         return int(self._model.config.max_position_embeddings)
 
-    def encode(self, text: str) -> Encoded:
-        """The tokens of *text*, with those that its tokenizer adds."""
-        found = self._tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False)
+    @property
+    def prefix_id(self) -> int:
+        """The token that begins a text, else the one that ends it."""
+        begin = self._tokenizer.bos_token_id
+        return int(self._tokenizer.eos_token_id if begin is None else begin)
+
+    def encode(self, text: str, *, special: bool = True) -> Encoded:
+        """The tokens of *text*, by default with those that its tokenizer adds."""
+        extras = {"return_offsets_mapping": True, "return_special_tokens_mask": True}
+        found = self._tokenizer(text, add_special_tokens=special, verbose=False, **extras)
         return encoded(found["input_ids"], found["offset_mapping"], found["special_tokens_mask"])
 
     def scores(self, ids: Sequence[int], first: int) -> list[TokenScore]:

@@ -1,0 +1,1 @@
+"""An evaluation as tables for terminals and as a page."""
