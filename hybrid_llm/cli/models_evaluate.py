@@ -59,11 +59,6 @@ def _evaluated(args: argparse.Namespace) -> Results:
     except OSError as error:
         raise ConfigError(f"{args.out} cannot be made: {error.strerror}", path=str(args.out)) from None
     with Progress(suite.name) as progress:
-
-        def report(phase: str, share: float) -> None:
-            progress.phase(phase)
-            progress.update(share)
-
         results = evaluate(
             suite,
             args.subjects,
@@ -71,7 +66,7 @@ def _evaluated(args: argparse.Namespace) -> Results:
             args.out / _SCRATCH,
             seed=args.seed,
             keep_answers=args.keep_answers,
-            report=report,
+            report=progress.step,
         )
     shutil.rmtree(args.out / _SCRATCH, ignore_errors=True)
     return results
