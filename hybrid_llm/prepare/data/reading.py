@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.prepare.data.arrays import NotJson, array_items
 from hybrid_llm.prepare.data.sources import Source
 
 _BATCH: Final = 1024
@@ -177,6 +178,25 @@ def _json_lines(reading: Reading, source: Source) -> Iterator[Row]:
         yield Row(number=row.number, size=row.size, **_json_object(row.values["text"]))
 
 
+def _json(reading: Reading, source: Source) -> Iterator[Row]:
+    """One array of objects, or an object on each line."""
+    with source.open() as file:
+        start = file.read(_DECODED)
+    encoding = _encoding(reading.encoding, start)
+    if not start.decode(encoding, "ignore").lstrip().startswith("["):
+        yield from _json_lines(reading, source)
+        return
+    number = 0
+    with source.open() as file:
+        try:
+            for value, size in array_items(file, encoding, reading.max_line):
+                number += 1
+                fault = "" if isinstance(value, dict) else "not a JSON object"
+                yield Row(number=number, values={} if fault else value, fault=fault, size=size)
+        except NotJson as error:
+            yield Row(number=number + 1, values={}, fault=str(error))
+
+
 def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
@@ -280,6 +300,7 @@ def _datasets(_reading: Reading, source: Source) -> Iterator[Row]:
 _READERS: Final[Mapping[str, Callable[[Reading, Source], Iterator[Row]]]] = {
     "text": _text,
     "jsonl": _json_lines,
+    "json": _json,
     "csv": _csv,
     "tsv": _tsv,
     "parquet": _parquet,
@@ -288,7 +309,7 @@ _READERS: Final[Mapping[str, Callable[[Reading, Source], Iterator[Row]]]] = {
 KINDS: Final[Mapping[str, str]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".json": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".tsv": "tsv",
     ".parquet": "parquet",

@@ -30,11 +30,11 @@ class PrepareData(Checked):
 
     sources: tuple[Input, ...] = key(
         ListOf(DATA, least=1, single=True),
-        "Files (text, JSON lines, CSV, TSV, Parquet; also `.gz`), ZIP archives, folders, and data of earlier steps.",
+        "Text, JSON, JSON lines, CSV, TSV or Parquet (also `.gz`), ZIP archives, folders, and data of earlier steps.",
     )
     files: str = key(Text(), "Which names in folders and archives are read, such as `*.jsonl`.", default="")
     read_as: str | None = key(
-        Choice.of("text", "jsonl", "csv", "tsv", "parquet"),
+        Choice.of("text", "json", "jsonl", "csv", "tsv", "parquet"),
         "The kind of all files, where their suffix does not say it.",
         default=None,
     )

@@ -47,6 +47,17 @@ def test_reads_every_table_with_named_columns(prepare: Preparer) -> None:
         assert found == [{"text": text, "label": str(number)} for number, text in enumerate(TEXTS)]
 
 
+def test_reads_an_array_of_any_length_record_by_record(prepare: Preparer) -> None:
+    rows = [{"text": f"{number} {'word ' * (number * 37 % 3000)}é".strip()} for number in range(60)]
+    source = prepare.write("a.json", json.dumps(rows, indent=1, ensure_ascii=False))
+    assert texts(prepare.records(source, duplicates="exact")) == texts(rows)
+    lines = prepare.write("b.json", "".join(json.dumps(row) + "\n" for row in rows))
+    assert texts(prepare.records(lines, duplicates="exact")) == texts(rows)
+    for broken in ("[]", "[17]", '[{"text": "one"}', '[{"text": "one"} {"text": "two"}]', '[{"text": "on'):
+        with pytest.raises(ConfigError, match=r"c\.json"):
+            prepare.run(prepare.write("c.json", broken))
+
+
 def test_reads_a_folder_saved_by_datasets(prepare: Preparer) -> None:
     import datasets
 
