@@ -109,6 +109,19 @@ def node(_: Path) -> None:
 def prepare(folder: Path) -> None:
     source = ROOT / "examples" / "models" / "hybrid-demo-node"
     _cli("models", "convert", source, folder / "converted", "--precision", "fp32")
+    _prepare_data(folder)
+
+
+def _prepare_data(folder: Path) -> None:
+    import datasets
+
+    from hybrid_llm.prepare.data.step import PrepareData
+    from hybrid_llm.prepare.step import Input, Work
+
+    datasets.Dataset.from_dict({"text": [TEXT, "A text without a person."]}).save_to_disk(str(folder / "saved"))
+    (folder / "data").mkdir()
+    step = PrepareData(sources=(Input(str(folder / "saved")),), splits={"train": 1.0})
+    step.run(Work(out=folder / "data", scratch=folder / "scratch"))
 
 
 def hub(_: Path) -> None:

@@ -1,4 +1,4 @@
-"""Finds exact and near duplicates among records, with memory that grows by 41 bytes a record.
+"""Finds exact and near duplicates among records, with memory that grows by about 80 bytes a record.
 
 Near duplicates are found by MinHash (Broder, 1997) with bands (Leskovec, Rajaraman and Ullman, Mining of Massive
 Datasets, 3.4): records whose signatures are equal in one band are candidates, and those among them whose estimated

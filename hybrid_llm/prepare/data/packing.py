@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.extras import install_hint
 from hybrid_llm.prepare.data.folder import DataFormat
 from hybrid_llm.prepare.data.records import Record
+from hybrid_llm.prepare.libraries import needs
 
 _CONFIGS: Final = ("generation_config.json", "genai_config.json", "config.json")
 
@@ -59,10 +59,8 @@ class ModelTokenizer:
         Raises:
             ConfigError: a file is missing or broken.
         """
-        try:
+        with needs("prepare"):
             from tokenizers import Tokenizer
-        except ImportError as error:
-            raise ConfigError(f"`block_tokens` needs tokenizers: {install_hint('prepare')}") from error
         path = folder / "tokenizer.json"
         if not path.is_file():
             message = f"{path} is missing: name a folder of a model with its fast tokenizer as `tokenizer`"

@@ -26,10 +26,11 @@ from hybrid_llm.prepare.data.privacy import Private, RecordGuard, detectors_for
 from hybrid_llm.prepare.data.reading import Reading
 from hybrid_llm.prepare.data.records import Columns, Record
 from hybrid_llm.prepare.data.sieve import CONTENT_DIGITS, Sieve
-from hybrid_llm.prepare.data.sources import Source, digest_of, find_sources
+from hybrid_llm.prepare.data.sources import Source, find_sources
 from hybrid_llm.prepare.data.splitting import check_shares, keyed
 from hybrid_llm.prepare.data.spool import Entry, Spool
 from hybrid_llm.prepare.data.writing import Kept, Writer
+from hybrid_llm.prepare.recipe.digests import digest_path
 from hybrid_llm.prepare.step import Input, Outcome, Work
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ class Preparation:
             splits={name: writer.written[name] for name in step.splits},
             labels=step.labels or tuple(sorted(self._intake.seen_labels)),
             licence=step.licence,
-            sources={given.text: digest_of(self._work.path(given)) for given in step.sources},
+            sources={given.text: digest_path(self._work.path(given)) for given in step.sources},
             figures=figures,
             tokenizer="" if tokenizer is None else tokenizer.digest,
         )

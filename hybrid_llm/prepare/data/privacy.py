@@ -20,7 +20,7 @@ from typing import Final
 
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.request import Location, Message, Request
-from hybrid_llm.policies import Policy, TagRule, builtin_names, builtin_policy, load_policy
+from hybrid_llm.policies import Policy, TagRule, builtin_policy, load_policy
 from hybrid_llm.policies.load import EDGE_AND_CLOUD
 from hybrid_llm.prepare.data.figures import Figures
 from hybrid_llm.prepare.data.folder import DataFormat
@@ -187,7 +187,7 @@ def _values(before: str, after: str, table: PseudonymTable) -> Iterator[tuple[in
 
 
 def detectors_for(
-    names: Sequence[str], policy: str | None, config: str | None
+    names: Sequence[str], policy: str | Path | None, config: Path | None
 ) -> tuple[tuple[str, ...], tuple[Detector, ...]]:
     """The names of the detectors to use, and those of them that a `hybrid.yaml` declares.
 
@@ -207,7 +207,7 @@ def detectors_for(
         return _named_by(_read_policy(policy, frozenset(DETECTORS), EDGE_AND_CLOUD)), ()
     from hybrid_llm.router.config import read_config
 
-    read = read_config(Path(config))
+    read = read_config(config)
     own = read.open_detectors()
     known = frozenset({*DETECTORS, *(each.name for each in own)})
     if names:
@@ -215,10 +215,10 @@ def detectors_for(
     return _named_by(_read_policy(policy, known, read.locations)) if policy else tuple(sorted(known)), own
 
 
-def _read_policy(policy: str, known: frozenset[str], backends: Mapping[str, Location]) -> Policy:
-    if policy in builtin_names():
+def _read_policy(policy: str | Path, known: frozenset[str], backends: Mapping[str, Location]) -> Policy:
+    if isinstance(policy, str):
         return builtin_policy(policy, backends, detectors=known)
-    return load_policy(Path(policy), backends=backends, detectors=known)
+    return load_policy(policy, backends=backends, detectors=known)
 
 
 def _named_by(policy: Policy) -> tuple[str, ...]:

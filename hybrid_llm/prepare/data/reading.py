@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.extras import install_hint
 from hybrid_llm.prepare.data.arrays import NotJson, array_items
 from hybrid_llm.prepare.data.sources import Source
+from hybrid_llm.prepare.libraries import needs
 
 _BATCH: Final = 1024
 """Rows of a row group that are in memory at a time."""
@@ -257,11 +257,9 @@ def _header(cells: list[str], fault: str, source: Source) -> list[str]:
 
 
 def _parquet(_reading: Reading, source: Source) -> Iterator[Row]:
-    try:
+    with needs("prepare"):
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ConfigError(f"Parquet needs pyarrow: {install_hint('prepare')}") from error
     if "!" in source.name:
         message = f"{source.name}: Parquet in an archive is not read: unpack it, and name the folder"
         raise ConfigError(message, path=source.name)
@@ -279,10 +277,8 @@ def _parquet(_reading: Reading, source: Source) -> Iterator[Row]:
 
 
 def _datasets(_reading: Reading, source: Source) -> Iterator[Row]:
-    try:
+    with needs("prepare"):
         import datasets
-    except ImportError as error:
-        raise ConfigError(f"{source.name} needs the library datasets: {install_hint('prepare')}") from error
     try:
         loaded = datasets.load_from_disk(str(source.path))
     except Exception as error:  # whatever the library raises for a damaged folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -174,14 +173,3 @@ class _Bounded:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file, or of the names and digests of the files in a folder."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    whole = hashlib.sha256()
-    for file_path in sorted(each for each in path.rglob("*") if each.is_file()):
-        whole.update(f"{file_path.relative_to(path).as_posix()}\0{digest_of(file_path)}\n".encode())
-    return whole.hexdigest()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Final
 
 from hybrid_llm.core.checked import Checked
-from hybrid_llm.core.fields import Choice, File, Flag, ListOf, MapOf, Number, Text, Whole, key, percentage
+from hybrid_llm.core.fields import Choice, File, Flag, ListOf, MapOf, Number, Text, Whole, key, one_of, percentage
+from hybrid_llm.policies import builtin_names
 from hybrid_llm.prepare.data.folder import DataFormat
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
 
@@ -20,6 +22,12 @@ def _codec(name: str) -> str:
         return codecs.lookup(name).name
     except LookupError:
         raise ValueError(f"`{name}` is no encoding of Python, such as utf-8, latin-1 or gb18030") from None
+
+
+def _builtin(name: str) -> str:
+    if name not in builtin_names():
+        raise ValueError(f"there is no built-in policy `{name}`")
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +109,12 @@ class PrepareData(Checked):
     detectors: tuple[str, ...] = key(
         ListOf(Text("a detector")), "The detectors that find private values; by default all.", default=()
     )
-    policy: str | None = key(
-        Text("a built-in policy, or the path of one"), "A policy whose tags name the detectors instead.", default=None
+    policy: str | Path | None = key(
+        one_of(Text("a built-in policy", convert=_builtin), File()),
+        "A policy whose tags name the detectors instead.",
+        default=None,
     )
-    config: str | None = key(
+    config: Path | None = key(
         File(), "A `hybrid.yaml` whose detectors, such as models that find names, are used too.", default=None
     )
     evaluation: Input | None = key(DATA, "The evaluation set with which no record shall overlap.", default=None)

@@ -111,7 +111,7 @@ def test_named_detectors_or_a_policy_limit_what_is_private(prepare: Preparer) ->
     policy = prepare.write(
         "own.yaml", "version: 1\nname: own\ntags:\n  net: {allow: [edge], detect: [ip_address]}\nrules: []\n"
     )
-    record, _ = one(prepare, private="remove", policy=str(policy))
+    record, _ = one(prepare, private="remove", policy=policy)
     assert record["text"].startswith("ann.lee@example.org or [")
     with pytest.raises(ConfigError, match="there is no detector `mails`: name some of credential, email"):
         one(prepare, detectors=("mails",))
