@@ -22,6 +22,7 @@ REVIEWS = [
 
 
 def main() -> None:
+    """Print the records of each split, and what was dropped."""
     with tempfile.TemporaryDirectory() as root:
         source, out = Path(root, "reviews.jsonl"), Path(root, "out")
         source.write_text("".join(json.dumps(review) + "\n" for review in REVIEWS), encoding="utf-8")
