@@ -109,7 +109,8 @@ class HubFolder:
         if not (named / "config.json").is_file():
             message = f"{path} is an adapter of {named}, which is no model folder here: name its base"
             raise ConfigError(message, path=str(path))
-        return cls(path, _read_config(named), named)
+        own = path if (path / "config.json").is_file() else named
+        return cls(path, _read_config(own), named)
 
     @property
     def weights(self) -> Path:
@@ -190,6 +191,7 @@ class HubFolder:
             ConfigError: the folder holds no such model, or is broken.
         """
         self.require_memory(2 if dtype in ("bfloat16", "float16") else 4, "loading")
+        labels = labels or (self.labels if self.base and kind is not ModelKind.CAUSAL else ())
         if labels:
             names = dict(enumerate(labels))
             options |= {"num_labels": len(names), "id2label": names, "label2id": {n: i for i, n in names.items()}}

@@ -1,0 +1,133 @@
+"""Adapters of LoRA: left beside their base, or merged into it; and the step `merge`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from hybrid_llm.backends.models.space import require_space
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.fields import Choice, Number, key
+from hybrid_llm.prepare.hub_folder import ADAPTER_NAME, HubFolder, ModelKind, work_offline
+from hybrid_llm.prepare.step import MODEL, Input, Makes, Outcome, Work
+from hybrid_llm.prepare.tuning.checkpoints import copy_model
+from hybrid_llm.prepare.tuning.plan import Plan
+
+BASE_NAME: Final = "base.json"
+"""Beside an adapter: the digest of the weights that it belongs to."""
+_PROBE: Final = 32
+"""Token ids whose logits are compared."""
+
+
+def leave_adapter(plan: Plan, checkpoint: Path, out: Path) -> None:
+    """Leave the adapter of *checkpoint* in *out*, with tokenizer and configuration; its base is named, not copied."""
+    copy_model(checkpoint, out)
+    settings = json.loads((out / ADAPTER_NAME).read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = str(plan.model)
+    (out / ADAPTER_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    base = {"path": str(plan.model), "sha256": weights_digest(plan.model)}
+    (out / BASE_NAME).write_text(json.dumps(base, indent=2) + "\n", encoding="utf-8")
+    model = plan.fresh_model()
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(str(out))
+
+
+def leave_merged(plan: Plan, checkpoint: Path, out: Path) -> None:
+    """Merge the adapter of *checkpoint* into its base, and leave the whole model in *out*."""
+    from peft import PeftModel
+
+    adapted = PeftModel.from_pretrained(plan.fresh_model(), str(checkpoint))
+    _save(adapted.merge_and_unload(), HubFolder.open(plan.model).tokenizer(), out)
+
+
+def weights_digest(folder: Path) -> str:
+    """The SHA-256 of all weights in *folder*: of one file its own, of several that of their digests."""
+    from hashlib import sha256
+
+    digests = []
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digests.append(file_digest(file, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """Adds a LoRA adapter to the weights of its base, and proves that the logits stay the same."""
+
+    makes: ClassVar[Makes] = Makes.MODEL
+
+    adapter: Input = key(MODEL, "The adapter: a folder that `tune` with `merge: false`, or peft, has left.")
+    base: Input | None = key(MODEL, "The model that it belongs to. Default: the one that it names.", default=None)
+    precision: str = key(Choice.of("fp32", "bf16"), "Of the weights of the result.", default="fp32")
+    tolerance: float = key(
+        Number(0), "How much a logit may differ, in standard deviations of the logits.", default=1e-3
+    )
+
+    def run(self, work: Work) -> Outcome:
+        """Merge, compare, and leave the whole model in `work.out`.
+
+        Raises:
+            ConfigError: the adapter or its base cannot be used, they do not belong together, or the logits differ.
+            NoSpace: the disk is full. NotEnoughMemory: the model does not fit into the memory.
+        """
+        work_offline("peft")
+        path = work.path(self.adapter)
+        folder = HubFolder.open(path, work.path(self.base) if self.base else None)
+        if folder.base is None:
+            raise ConfigError(f"{path} is no adapter, it has no {ADAPTER_NAME}", path=str(path))
+        check_base(path, folder.base)
+        folder.require_memory(8, "merging")
+        require_space(work.out, folder.parameters() * 4, "the merged model")
+        kind = folder.kind or ModelKind.CAUSAL
+        work.progress("merging", 0.1)
+        largest = _compared(folder, kind, work.out, self.precision)
+        if largest > self.tolerance:
+            message = f"the merged model differs from base and adapter: logits by {largest:.2g} standard deviations"
+            raise ConfigError(f"{message}, and {self.tolerance:g} are allowed: raise `tolerance`, or use fp32")
+        facts = {"adapter": path.name, "base": folder.base.name, "precision": self.precision}
+        return Outcome(metrics={"largest_logit_difference": largest}, card={"merge": facts})
+
+
+def check_base(adapter: Path, base: Path) -> None:
+    """Check that *base* is the model that *adapter* was trained on, if it says which.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    noted = adapter / BASE_NAME
+    if not noted.is_file():
+        return
+    if json.loads(noted.read_text(encoding="utf-8")).get("sha256") != weights_digest(base):
+        message = f"{adapter} was trained on other weights than those of {base}: name the base that it belongs to"
+        raise ConfigError(message, path=str(adapter))
+
+
+def _compared(folder: HubFolder, kind: ModelKind, out: Path, precision: str) -> float:
+    """Save the merged model; returns how much its logits differ from those of base and adapter apart."""
+    import torch
+    from peft import PeftModel
+
+    assert folder.base is not None
+    labels = folder.labels if kind is not ModelKind.CAUSAL else ()
+    base = HubFolder.open(folder.base).model(kind, labels=labels)
+    adapted = PeftModel.from_pretrained(base, str(folder.path)).eval()
+    vocabulary = int(base.get_input_embeddings().num_embeddings)
+    ids = torch.arange(_PROBE).remainder(vocabulary).unsqueeze(0) * max(1, vocabulary // _PROBE) % vocabulary
+    with torch.inference_mode():
+        expected = adapted(input_ids=ids).logits.float()
+    merged = adapted.merge_and_unload()
+    _save(merged.to(torch.bfloat16) if precision == "bf16" else merged, folder.tokenizer(), out)
+    again = HubFolder.open(out).model(kind, dtype="bfloat16" if precision == "bf16" else "float32")
+    with torch.inference_mode():
+        found = again(input_ids=ids).logits.float()
+    return float((found - expected).abs().max() / expected.std().clamp(min=1e-9))
+
+
+def _save(model: Any, tokenizer: Any, out: Path) -> None:
+    model.config.use_cache = True
+    model.save_pretrained(str(out))
+    tokenizer.save_pretrained(str(out))
