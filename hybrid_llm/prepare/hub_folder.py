@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,10 +18,10 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+from hybrid_llm.backends.adapters import ADAPTER_NAME, base_of, merge_adapter
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
-ADAPTER_NAME: Final = "adapter_config.json"
 _OFFLINE: Final = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -75,6 +76,7 @@ def work_offline(*packages: str) -> None:
     """
     os.environ.update(_OFFLINE)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # what peft still calls
     for package in ("torch", "transformers", *packages):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed: {install_hint('prepare')}")
@@ -105,10 +107,8 @@ class HubFolder:
             raise ConfigError(f"{path} is a GGUF file: this needs a Hugging Face folder", path=str(path))
         if not (path / ADAPTER_NAME).is_file():
             return cls(path, _read_config(path))
-        named = base or Path(str(_read_json(path / ADAPTER_NAME).get("base_model_name_or_path") or ""))
-        if not (named / "config.json").is_file():
-            message = f"{path} is an adapter of {named}, which is no model folder here: name its base"
-            raise ConfigError(message, path=str(path))
+        named = base or base_of(path)
+        assert named is not None
         own = path if (path / "config.json").is_file() else named
         return cls(path, _read_config(own), named)
 
@@ -200,19 +200,13 @@ class HubFolder:
             _CLASSES[kind], self.weights, dtype=dtype, output_loading_info=True, use_safetensors=True, **options
         )
         self._check_weights(found, kind, new_head=bool(labels))
-        return (self._merged(model) if self.base else model).eval()
+        return (merge_adapter(model, self.path) if self.base else model).eval()
 
     def _check_weights(self, found: dict[str, Any], kind: ModelKind, *, new_head: bool) -> None:
         missing = sorted(found["missing_keys"])
         if lacking := [name for name in missing if not (new_head and _HEADS.search(name))]:
             lacks = f"{self.path} lacks {len(lacking)} weights of a {kind}, such as {lacking[0]}"
             raise ConfigError(f"{lacks}: it holds another kind of model, or is incomplete", path=str(self.path))
-
-    def _merged(self, model: Any) -> Any:
-        work_offline("peft")
-        from peft import PeftModel
-
-        return refused(self.path, lambda: PeftModel.from_pretrained(model, str(self.path)).merge_and_unload())
 
 
 def require_free(parameters: int, bytes_each: float, what: str, path: Path) -> None:

@@ -16,6 +16,8 @@ STEPS: Final[Registry[type[Step]]] = Registry(
         "convert": "hybrid_llm.prepare.recipe.convert:Convert",
         "fetch": "hybrid_llm.prepare.recipe.fetch:Fetch",
         "evaluate": "hybrid_llm.prepare.evaluation.step:Evaluate",
+        "merge": "hybrid_llm.prepare.tuning.adapters:Merge",
+        "tune": "hybrid_llm.prepare.tuning.step:Tune",
     },
 )
 """Kind -> the dataclass that its options are read into."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from hybrid_llm.backends.adapters import base_of
 from hybrid_llm.backends.chat_files import file_error
 from hybrid_llm.backends.node.engine import Engine, EngineConfig
 from hybrid_llm.core.errors import ConfigError
@@ -78,11 +79,12 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of *folder*.
+    """The files that hold the weights of *folder*; of an adapter those of its base.
 
     Raises:
         ConfigError: there are none in the form of safetensors.
     """
+    folder = base_of(folder) or folder
     index = folder / "model.safetensors.index.json"
     if index.exists():
         shards = read_json(index, "download the model again").get("weight_map", {})

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from hybrid_llm.backends.adapters import base_of, check_base, merge_adapter
 from hybrid_llm.backends.chat_files import file_error
 from hybrid_llm.backends.edge.runtime import usable_processors
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
@@ -67,9 +68,12 @@ def _check_options(config: EngineConfig) -> None:
 def _load_model(config: EngineConfig, dtype: torch.dtype, device: torch.device) -> Any:
     from transformers import AutoModelForCausalLM
 
+    base = base_of(config.model)
+    if base:
+        check_base(config.model, base)
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            config.model,
+            base or config.model,
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
@@ -87,7 +91,7 @@ def _load_model(config: EngineConfig, dtype: torch.dtype, device: torch.device) 
     if missing:
         lacks = f"lacks {len(missing)} of the weights that its config.json requires, such as {missing[0]}"
         raise file_error(config.model, f"{lacks}: the two do not belong together")
-    return model.to(device).eval()
+    return (merge_adapter(model, config.model) if base else model).to(device).eval()
 
 
 def _call_before_layers(model: Any, call: Callable[[], None]) -> None:

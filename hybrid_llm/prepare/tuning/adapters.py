@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from hybrid_llm.backends.adapters import (
+    ADAPTER_NAME,
+    BASE_NAME,
+    check_base,
+    merge_adapter,
+    weights_digest,
+    with_adapter,
+)
 from hybrid_llm.backends.models.space import require_space
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Number, key
-from hybrid_llm.prepare.hub_folder import ADAPTER_NAME, HubFolder, ModelKind, work_offline
+from hybrid_llm.prepare.hub_folder import HubFolder, ModelKind, work_offline
 from hybrid_llm.prepare.step import MODEL, Input, Makes, Outcome, Work
 from hybrid_llm.prepare.tuning.checkpoints import copy_model
 from hybrid_llm.prepare.tuning.plan import Plan
 
-BASE_NAME: Final = "base.json"
-"""Beside an adapter: the digest of the weights that it belongs to."""
 _PROBE: Final = 32
 """Token ids whose logits are compared."""
 
@@ -37,21 +42,7 @@ def leave_adapter(plan: Plan, checkpoint: Path, out: Path) -> None:
 
 def leave_merged(plan: Plan, checkpoint: Path, out: Path) -> None:
     """Merge the adapter of *checkpoint* into its base, and leave the whole model in *out*."""
-    from peft import PeftModel
-
-    adapted = PeftModel.from_pretrained(plan.fresh_model(), str(checkpoint))
-    _save(adapted.merge_and_unload(), HubFolder.open(plan.model).tokenizer(), out)
-
-
-def weights_digest(folder: Path) -> str:
-    """The SHA-256 of all weights in *folder*: of one file its own, of several that of their digests."""
-    from hashlib import sha256
-
-    digests = []
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digests.append(file_digest(file, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else sha256("".join(digests).encode()).hexdigest()
+    _save(merge_adapter(plan.fresh_model(), checkpoint), HubFolder.open(plan.model).tokenizer(), out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,29 +83,14 @@ class Merge:
         return Outcome(metrics={"largest_logit_difference": largest}, card={"merge": facts})
 
 
-def check_base(adapter: Path, base: Path) -> None:
-    """Check that *base* is the model that *adapter* was trained on, if it says which.
-
-    Raises:
-        ConfigError: it is another one.
-    """
-    noted = adapter / BASE_NAME
-    if not noted.is_file():
-        return
-    if json.loads(noted.read_text(encoding="utf-8")).get("sha256") != weights_digest(base):
-        message = f"{adapter} was trained on other weights than those of {base}: name the base that it belongs to"
-        raise ConfigError(message, path=str(adapter))
-
-
 def _compared(folder: HubFolder, kind: ModelKind, out: Path, precision: str) -> float:
     """Save the merged model; returns how much its logits differ from those of base and adapter apart."""
     import torch
-    from peft import PeftModel
 
     assert folder.base is not None
     labels = folder.labels if kind is not ModelKind.CAUSAL else ()
     base = HubFolder.open(folder.base).model(kind, labels=labels)
-    adapted = PeftModel.from_pretrained(base, str(folder.path)).eval()
+    adapted = with_adapter(base, folder.path).eval()
     vocabulary = int(base.get_input_embeddings().num_embeddings)
     ids = torch.arange(_PROBE).remainder(vocabulary).unsqueeze(0) * max(1, vocabulary // _PROBE) % vocabulary
     with torch.inference_mode():
@@ -128,6 +104,5 @@ def _compared(folder: HubFolder, kind: ModelKind, out: Path, precision: str) -> 
 
 
 def _save(model: Any, tokenizer: Any, out: Path) -> None:
-    model.config.use_cache = True
     model.save_pretrained(str(out))
     tokenizer.save_pretrained(str(out))

@@ -92,6 +92,11 @@ def copy_model(checkpoint: Path, out: Path) -> None:
     for path in checkpoint.iterdir():
         if path.is_file() and path.name not in _TRAINER and not path.name.startswith("rng_state"):
             shutil.copyfile(path, out / path.name)
+    path = out / "config.json"
+    if path.is_file():  # the trainer switches the cache off, which only answers need
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if "use_cache" in config:
+            path.write_text(json.dumps({**config, "use_cache": True}, indent=2) + "\n", encoding="utf-8")
 
 
 def _all(run: Path) -> Iterator[Path]:

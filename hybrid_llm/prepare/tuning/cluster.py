@@ -21,7 +21,9 @@ def launch_by_ray(plan: Plan) -> None:
     """
     if find_spec("ray") is None:
         raise ConfigError(f"`launch: {{ray: ...}}` needs Ray: {install_hint('ray')}")
-    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0"})
+    os.environ.update(
+        {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0"}
+    )
     import ray
 
     address = plan.options.launch.ray
@@ -48,12 +50,10 @@ def _fit(plan: Plan) -> None:
 
     scaling = ScalingConfig(num_workers=plan.options.launch.processes, use_gpu=torch.cuda.is_available())
     run = RunConfig(storage_path=str(plan.run / "ray"), failure_config=FailureConfig(max_failures=0))
-    trainer = TorchTrainer(
-        _loop, train_loop_config={"plan": str(plan.write())}, scaling_config=scaling, run_config=run
-    )
+    trainer = TorchTrainer(_loop, train_loop_config={"plan": str(plan.write())}, scaling_config=scaling, run_config=run)
     try:
         trainer.fit()
-    except Exception as error:  # Ray raises classes of its own for each way in which a worker fails
+    except Exception as error:  # noqa: BLE001 Ray raises classes of its own for each way in which a worker fails
         raise_noted(plan.run)
         what = f"a process of Ray failed ({type(error).__name__})"
         message = f"{what}; run again: the training goes on from its last checkpoint"

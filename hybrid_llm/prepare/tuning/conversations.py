@@ -75,9 +75,11 @@ class Conversations:
     def _render(self, messages: Messages, *, answer_follows: bool = False) -> str:
         try:
             return str(
-                self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=answer_follows)
+                self._tokenizer.apply_chat_template(
+                    list(messages), tokenize=False, add_generation_prompt=answer_follows
+                )
             )
-        except Exception as error:  # a template may fail in any way; its text and the conversation are not shown
+        except Exception as error:  # noqa: BLE001 a template may fail in any way; its text and the conversation are not shown
             what = f"the chat template of {self._folder} refuses a conversation ({type(error).__name__})"
             message = f"{what}: its roles may have to alternate, or it has no system role"
             raise ConfigError(message, path=str(self._folder)) from None

@@ -135,5 +135,8 @@ def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
 def _legend(*, has_validation: bool) -> list[str]:
     parts = [f'<circle class="trained" cx="{_LEFT + 8}" cy="14" r="5"/>', _text(_LEFT + 18, 18, "train", "start")]
     if has_validation:
-        parts += [f'<circle class="mark" cx="{_LEFT + 78}" cy="14" r="5"/>', _text(_LEFT + 88, 18, "validation", "start")]
+        parts += [
+            f'<circle class="mark" cx="{_LEFT + 78}" cy="14" r="5"/>',
+            _text(_LEFT + 88, 18, "validation", "start"),
+        ]
     return [*parts, _text(_WIDTH - _RIGHT, 18, "loss, nats", "end")]

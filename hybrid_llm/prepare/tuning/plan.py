@@ -69,9 +69,7 @@ class Plan:
         from transformers import set_seed
 
         set_seed(self.seed)
-        model = HubFolder.open(self.model).model(self.kind, labels=self.labels)
-        model.config.use_cache = False
-        return model
+        return HubFolder.open(self.model).model(self.kind, labels=self.labels)
 
     def tokenizer(self) -> Any:
         """The tokenizer of the model."""

@@ -147,9 +147,7 @@ def _measured_before(plan: Plan, work: Work) -> dict[str, float]:
     return found
 
 
-def _finish(
-    plan: Plan, work: Work, data: DataFolder, before: dict[str, float], figures: Mapping[str, Any]
-) -> Outcome:
+def _finish(plan: Plan, work: Work, data: DataFolder, before: dict[str, float], figures: Mapping[str, Any]) -> Outcome:
     last = last_whole(plan.run)
     assert last is not None
     state = state_of(last)
@@ -208,4 +206,3 @@ def _training(plan: Plan, curve: Curve, split: str, figures: Mapping[str, Any]) 
     if plan.format is DataFormat.PREFERENCE:
         found["beta"] = options.beta
     return found
-

@@ -39,75 +39,76 @@ def shard(model: Any) -> None:
         raise TrainingFailed(f"{len(whole)} weights are not divided among the processes, such as {whole[0]}")
 
 
-def sharded_trainer(base: Any) -> Any:
-    """A subclass of *base*, a `Trainer`, for a model that `shard` has divided."""
-    import torch
-    import torch.distributed.checkpoint as distributed
-    from torch.distributed.checkpoint.state_dict import (
-        StateDictOptions,
-        get_model_state_dict,
-        get_state_dict,
-        set_state_dict,
-    )
-    from torch.distributed.tensor import DTensor
+class Sharded:
+    """Put before `Trainer` in a class: trains a model that `shard` has divided."""
 
-    class ShardedTrainer(base):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.is_distributed_loading_by_transformers = True  # the model is divided: nothing is to wrap it
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+    args: Any
+    processing_class: Any
 
-        def _move_model_to_device(self, model: Any, device: Any) -> None:
-            """It is there since it was divided."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.is_distributed_loading_by_transformers = True  # the model is divided: nothing is to wrap it
 
-        def _clip_grad_norm(self, model: Any) -> Any:
-            norm = super()._clip_grad_norm(model)
-            return norm.full_tensor() if isinstance(norm, DTensor) else norm
+    def _move_model_to_device(self, model: Any, device: Any) -> None:
+        """It is there since it was divided."""
 
-        @contextmanager
-        def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
-            self.model.set_requires_gradient_sync(False)
-            try:
-                yield
-            finally:
-                self.model.set_requires_gradient_sync(True)
+    def _clip_grad_norm(self, model: Any) -> Any:
+        norm = super()._clip_grad_norm(model)  # type: ignore[misc]
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
-        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001
-            """Gather the weights in the first process, which saves them as one folder."""
-            whole = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-            if self.args.should_save:
-                folder = output_dir or self.args.output_dir
-                self.model.save_pretrained(folder, state_dict=whole)
-                self.processing_class.save_pretrained(folder)
+    @contextmanager
+    def _defer_fsdp_gradient_reduction(self) -> Iterator[None]:
+        self.model.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.model.set_requires_gradient_sync(True)
 
-        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            with _quiet():
-                distributed.save(self._shards(), checkpoint_id=str(Path(output_dir, _SHARDS)))
-            if self.args.should_save:
-                torch.save(self.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:  # noqa: FBT001
+        """Gather the weights in the first process, which saves them as one folder."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-        def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-            """With the state of the optimiser, once that is there."""
+        whole = get_model_state_dict(self.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        if self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            self.model.save_pretrained(folder, state_dict=whole)
+            self.processing_class.save_pretrained(folder)
 
-        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-            if checkpoint is None:
-                return
-            shards = self._shards()
-            with _quiet():
-                distributed.load(shards, checkpoint_id=str(Path(checkpoint, _SHARDS)))
-            set_state_dict(
-                self.model,
-                self.optimizer.optimizer,
-                model_state_dict=shards["model"],
-                optim_state_dict=shards["optimizer"],
-            )
-            self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, "scheduler.pt"), weights_only=True))
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        import torch
+        from torch.distributed import checkpoint
 
-        def _shards(self) -> dict[str, Any]:
-            model, optimizer = get_state_dict(self.model, self.optimizer.optimizer)
-            return {"model": model, "optimizer": optimizer}
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        with _quiet():
+            checkpoint.save(self._shards(), checkpoint_id=str(Path(output_dir, _SHARDS)))
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, "scheduler.pt"))
 
-    return ShardedTrainer
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """With the state of the optimiser, once that is there."""
+
+    def _load_optimizer_and_scheduler(self, folder: str | None) -> None:
+        import torch
+        from torch.distributed import checkpoint
+        from torch.distributed.checkpoint.state_dict import set_state_dict
+
+        if folder is None:
+            return
+        shards = self._shards()
+        with _quiet():
+            checkpoint.load(shards, checkpoint_id=str(Path(folder, _SHARDS)))
+        states = {"model_state_dict": shards["model"], "optim_state_dict": shards["optimizer"]}
+        set_state_dict(self.model, self.optimizer.optimizer, **states)
+        self.lr_scheduler.load_state_dict(torch.load(Path(folder, "scheduler.pt"), weights_only=True))
+
+    def _shards(self) -> dict[str, Any]:
+        from torch.distributed.checkpoint.state_dict import get_state_dict
+
+        model, optimizer = get_state_dict(self.model, self.optimizer.optimizer)
+        return {"model": model, "optimizer": optimizer}
 
 
 @contextmanager

@@ -52,7 +52,9 @@ class Tune:
         Flag(), "Compute activations again in the backward pass: less memory, a third more time.", default=False
     )
     max_length: int | None = key(
-        Whole(2), "Tokens of a row at most; longer ones are cut. Default: the context window, at most 512.", default=None
+        Whole(2),
+        "Tokens of a row at most; longer ones are cut. Default: the context window, at most 512.",
+        default=None,
     )
     precision: Literal["fp32", "bf16"] = key(
         Choice.of("fp32", "bf16"), "`bf16` multiplies in half precision; the weights stay in single.", default="fp32"

@@ -17,26 +17,32 @@ from hybrid_llm.prepare.tuning.checkpoints import folder_of, prune, seal
 from hybrid_llm.prepare.tuning.failures import TrainingFailed, disk_is_full
 
 
-def sound_trainer(base: Any) -> Any:
-    """A subclass of *base*, a `Trainer`, whose checkpoints a kill or a full disk cannot spoil."""
+class Sound:
+    """Put before a `Trainer` in a class: its checkpoints are whole, or deleted."""
 
-    class SoundTrainer(base):  # type: ignore[misc]
-        def _save_checkpoint(self, model: Any, trial: Any) -> None:
-            run, step = Path(self.args.output_dir), int(self.state.global_step)
-            with saving(folder_of(run, step), lead=self.args.should_save):
-                super()._save_checkpoint(model, trial)
-                self.accelerator.wait_for_everyone()
-                if self.args.should_save:
-                    seal(folder_of(run, step))
-                    prune(run, self.state.best_global_step)
+    args: Any
+    state: Any
+    accelerator: Any
 
-        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-            """None: the card is written by the recipe."""
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        run, step = Path(self.args.output_dir), int(self.state.global_step)
+        with saving(folder_of(run, step), lead=self.args.should_save):
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                seal(folder_of(run, step))
+                prune(run, self.state.best_global_step)
 
-        def _send_telemetry(self) -> None:
-            """Nothing is reported to anyone."""
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: the card is written by the recipe."""
 
-    return SoundTrainer
+    def _send_telemetry(self) -> None:
+        """Nothing is reported to anyone."""
+
+
+def trainer_of(*bases: Any) -> Any:
+    """A class of trainers: `Sound`, then *bases*, of which the last one is a `Trainer`."""
+    return type("SoundTrainer", (Sound, *bases), {})
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from hybrid_llm.prepare.tuning.checkpoints import drop_after, is_finished, last_
 from hybrid_llm.prepare.tuning.conversations import IGNORED
 from hybrid_llm.prepare.tuning.failures import TrainingFailed, clear_errors
 from hybrid_llm.prepare.tuning.plan import Plan
+from hybrid_llm.prepare.tuning.sharded import Sharded, shard
+from hybrid_llm.prepare.tuning.trainers import progress, trainer_of
 
 Report = Callable[[int, float], None]
 """Called after each step with its number and the loss."""
@@ -39,16 +41,16 @@ def train(plan: Plan, report: Report = lambda step, loss: None) -> None:  # noqa
         _check_processes(plan, trainer)
         if trainer.is_world_process_zero():
             drop_after(plan.run, step_of(checkpoint) if checkpoint else 0)
-        from transformers import set_seed
+        from transformers import PrinterCallback, set_seed
 
+        trainer.remove_callback(PrinterCallback)
         set_seed(plan.seed)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 def make_trainer(plan: Plan, report: Report) -> Any:
     """The trainer of transformers, or that of trl for preferences, with checkpoints that a kill cannot spoil."""
-    from hybrid_llm.prepare.tuning.sharded import shard, sharded_trainer
-    from hybrid_llm.prepare.tuning.trainers import progress, sound_trainer
+    from transformers import Trainer
 
     model, tokenizer = plan.fresh_model(), plan.tokenizer()
     if tokenizer.pad_token_id is not None:
@@ -68,28 +70,24 @@ def make_trainer(plan: Plan, report: Report) -> Any:
         model = get_peft_model(model, lora_config(plan))
         if plan.options.gradient_checkpointing:
             model.enable_input_require_grads()
-    from transformers import Trainer
-
-    base = Trainer
-    if plan.options.launch.sharding == "full":
-        base = sharded_trainer(Trainer)
+    sharded = plan.options.launch.sharding == "full"
+    if sharded:
         shard(model)
     if plan.kind is not ModelKind.CAUSAL:
         common["compute_loss_func"] = _mean_loss
     collate = Collator(tokenizer.pad_token_id or 0, plan.kind)
-    return sound_trainer(base)(model=model, data_collator=collate, **common)
+    cls = trainer_of(Sharded, Trainer) if sharded else trainer_of(Trainer)
+    return cls(model=model, data_collator=collate, **common)
 
 
 def _preference_trainer(plan: Plan, model: Any, common: dict[str, Any]) -> Any:
     from trl import DPOTrainer
 
-    from hybrid_llm.prepare.tuning.trainers import sound_trainer
-
     if plan.options.method == "lora":
         common["peft_config"] = lora_config(plan)
     else:
         common["ref_model"] = plan.fresh_model()
-    return sound_trainer(DPOTrainer)(model=model, **common)
+    return trainer_of(DPOTrainer)(model=model, **common)
 
 
 def lora_config(plan: Plan) -> Any:
@@ -140,7 +138,7 @@ def _arguments(plan: Plan) -> Any:
         "logging_nan_inf_filter": False,
         "seed": plan.seed,
         "use_cpu": cpu,
-        "ddp_backend": "gloo" if cpu else "nccl",
+        "ddp_backend": ("gloo" if cpu else "nccl") if options.launch.processes > 1 else None,
         "ddp_find_unused_parameters": False,
         "report_to": options.report,
         "disable_tqdm": True,
