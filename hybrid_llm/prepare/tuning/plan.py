@@ -10,9 +10,9 @@ from typing import Any
 from hybrid_llm.prepare.data.folder import DataFormat
 from hybrid_llm.prepare.hub_folder import HubFolder, ModelKind
 from hybrid_llm.prepare.step import Input
+from hybrid_llm.prepare.tuning.options import TuneOptions
 from hybrid_llm.prepare.tuning.rows import KINDS
 from hybrid_llm.prepare.tuning.settings import Launch
-from hybrid_llm.prepare.tuning.step import Tune
 
 _NAME = "plan.json"
 
@@ -35,7 +35,7 @@ class Plan:
         seed: of everything that is drawn.
     """
 
-    options: Tune
+    options: TuneOptions
     model: Path
     rows: Path
     run: Path
@@ -95,5 +95,9 @@ class Plan:
         options |= {name: Input(options[name]["text"]) for name in ("model", "data")}
         options |= {"launch": Launch(**options["launch"]), "lora_targets": tuple(options["lora_targets"])}
         paths = {name: Path(values[name]) for name in ("model", "rows", "run")}
-        typed = {"options": Tune(**options), "format": DataFormat(values["format"]), "labels": tuple(values["labels"])}
+        typed = {
+            "options": TuneOptions(**options),
+            "format": DataFormat(values["format"]),
+            "labels": tuple(values["labels"]),
+        }
         return cls(**(values | paths | typed))

@@ -21,9 +21,9 @@ from hybrid_llm.prepare.tuning.checkpoints import copy_model, folder_of, last_wh
 from hybrid_llm.prepare.tuning.curve import Curve
 from hybrid_llm.prepare.tuning.launch import launch
 from hybrid_llm.prepare.tuning.measure import measure
+from hybrid_llm.prepare.tuning.options import TuneOptions
 from hybrid_llm.prepare.tuning.plan import Plan
 from hybrid_llm.prepare.tuning.rows import KINDS, Encoder, write_rows
-from hybrid_llm.prepare.tuning.step import Tune
 from hybrid_llm.prepare.tuning.training import copy_reports
 
 _USUAL_LENGTH: Final = 512
@@ -33,7 +33,7 @@ _LIBRARIES: Final = ("torch", "transformers", "trl", "peft", "accelerate", "data
 _SPLITS: Final = ("train", "validation", "test")
 
 
-def tune(step: Tune, work: Work) -> Outcome:
+def tune(step: TuneOptions, work: Work) -> Outcome:
     """See `Tune.run`."""
     work_offline("accelerate", "datasets", "peft", "trl")
     work.progress("checking model and data", 0.0)
@@ -52,7 +52,7 @@ def _share(step: int, plan: Plan) -> float:
     return 0.1 + 0.85 * step / plan.steps
 
 
-def _check(step: Tune, data: DataFolder, folder: HubFolder, work: Work) -> None:
+def _check(step: TuneOptions, data: DataFolder, folder: HubFolder, work: Work) -> None:
     for split in ("train", *(each for each in ("validation", "test") if each in data.card.splits)):
         if not data.card.splits.get(split):
             what = "has no records in" if split in data.card.splits else "has no"
@@ -76,7 +76,7 @@ def _check(step: Tune, data: DataFolder, folder: HubFolder, work: Work) -> None:
     folder.require_memory(_BYTES[step.method] * pieces, "tuning")
 
 
-def _prepare(step: Tune, data: DataFolder, folder: HubFolder, work: Work) -> tuple[Plan, Mapping[str, Any]]:
+def _prepare(step: TuneOptions, data: DataFolder, folder: HubFolder, work: Work) -> tuple[Plan, Mapping[str, Any]]:
     length = _length(step, folder)
     tokenizer = folder.tokenizer()
     encoder = Encoder(data=data, tokenizer=tokenizer, folder=folder.path, length=length)
@@ -107,7 +107,7 @@ def _prepare(step: Tune, data: DataFolder, folder: HubFolder, work: Work) -> tup
     return plan, figures
 
 
-def _length(step: Tune, folder: HubFolder) -> int:
+def _length(step: TuneOptions, folder: HubFolder) -> int:
     window = folder.window
     if step.max_length is not None and step.max_length > window:
         message = f"`max_length` is {step.max_length}, and the context window of {folder.path} is {window} tokens"
@@ -115,7 +115,7 @@ def _length(step: Tune, folder: HubFolder) -> int:
     return step.max_length or min(window, _USUAL_LENGTH)
 
 
-def _check_rows(split: str, count: int, figures: Counter[str], step: Tune, path: Path) -> None:
+def _check_rows(split: str, count: int, figures: Counter[str], step: TuneOptions, path: Path) -> None:
     left = f" ({figures['left_out']} were left out: too long, or without an answer)" if figures["left_out"] else ""
     if not count:
         message = f"the split `{split}` of {path} gives no rows{left}: raise `max_length`, or prepare the data again"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import Choice, Flag, ListOf, Number, Text, Whole, key, percentage
-from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
-from hybrid_llm.prepare.tuning.settings import LAUNCH, Launch
+from hybrid_llm.prepare.step import Makes, Outcome, Work
+from hybrid_llm.prepare.tuning.options import TuneOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tune:
+class Tune(TuneOptions):
     """Tunes a model on data: all its weights, or a LoRA adapter. The format of the data decides what it learns.
 
     `text` and `blocks` train a language model, `chat` the turns of the assistant, `labelled` and `tagged` a classifier
@@ -20,84 +18,6 @@ class Tune:
     """
 
     makes: ClassVar[Makes] = Makes.MODEL
-
-    model: Input = key(MODEL, "The model to tune: a step, a Hugging Face folder or a GGUF file.")
-    data: Input = key(DATA, "The data, with a split `train`; with `validation` the best weights are kept.")
-    method: Literal["full", "lora"] = key(
-        Choice.of("full", "lora"), "`full` changes all weights; `lora` adds small ones beside them.", default="full"
-    )
-    epochs: float = key(Number(0.001, 10_000), "Passes over the split `train`.", default=3.0)
-    steps: int | None = key(Whole(1), "Number of steps, in place of `epochs`.", default=None)
-    learning_rate: float | None = key(
-        Number(1e-12, 10),
-        "The highest learning rate. Default: 5e-5; 2e-4 for LoRA; a tenth of these for preferences.",
-        default=None,
-        source="cited: the defaults of transformers, and those that the authors of LoRA and of DPO use",
-    )
-    schedule: Literal["linear", "cosine", "constant"] = key(
-        Choice.of("linear", "cosine", "constant"), "How the learning rate falls after the warm-up.", default="linear"
-    )
-    warmup: float = key(percentage(), "Share of the steps in which the learning rate rises.", default=0.05)
-    weight_decay: float = key(Number(0, 1), "Decay of the weights by AdamW.", default=0.0)
-    clip: float = key(Number(1e-6), "The largest norm of the gradient.", default=1.0)
-    batch: int = key(
-        Whole(1, 1_000_000),
-        "Rows of one step, over all processes: the result does not depend on how many there are.",
-        default=16,
-    )
-    accumulate: int = key(
-        Whole(1, 1_000_000), "Parts in which a process takes its rows of a step, to save memory.", default=1
-    )
-    gradient_checkpointing: bool = key(
-        Flag(), "Compute activations again in the backward pass: less memory, a third more time.", default=False
-    )
-    max_length: int | None = key(
-        Whole(2),
-        "Tokens of a row at most; longer ones are cut. Default: the context window, at most 512.",
-        default=None,
-    )
-    precision: Literal["fp32", "bf16"] = key(
-        Choice.of("fp32", "bf16"), "`bf16` multiplies in half precision; the weights stay in single.", default="fp32"
-    )
-    every: int | None = key(
-        Whole(1),
-        "Steps from one evaluation and checkpoint to the next. Default: a tenth of all.",
-        default=None,
-    )
-    early_stopping: int | None = key(
-        Whole(1, 1000), "End after so many evaluations without a better loss.", default=None
-    )
-    lora_rank: int = key(Whole(1, 4096), "Rank of the adapter.", default=16)
-    lora_alpha: float = key(Number(1e-3), "The adapter counts `lora_alpha / lora_rank` times.", default=32.0)
-    lora_dropout: float = key(Number(0, 0.99), "Share of inputs of the adapter that is left out.", default=0.0)
-    lora_targets: tuple[str, ...] = key(
-        ListOf(Text("the name of a layer"), single=True),
-        "Layers that get an adapter, by the end of their names. Default: all linear layers but the head.",
-        default=(),
-        examples=(["q_proj", "v_proj"],),
-    )
-    merge: bool = key(
-        Flag(), "Add the adapter to the weights at the end. `false` leaves a folder of the adapter.", default=True
-    )
-    beta: float = key(
-        Number(1e-6, 100), "Preferences: how much the model is held to what it was.", default=0.1, source="cited: DPO"
-    )
-    report: Literal["none", "tensorboard", "mlflow"] = key(
-        Choice.of("none", "tensorboard", "mlflow"), "Write the curves for this tool too.", default="none"
-    )
-    launch: Launch = key(LAUNCH, "Several processes.", default=Launch(), examples=({"processes": 2},))
-
-    def __post_init__(self) -> None:
-        if self.batch % (self.launch.processes * self.accumulate):
-            message = "`batch` must be a multiple of `accumulate` times the `processes` of `launch`"
-            raise ConfigError(f"{message}: {self.batch} is not one of {self.accumulate} x {self.launch.processes}")
-        if not self.merge and self.method != "lora":
-            raise ConfigError("`merge: false` leaves an adapter, which only `method: lora` makes")
-
-    @property
-    def rows(self) -> int:
-        """Rows that one process computes at once."""
-        return self.batch // (self.launch.processes * self.accumulate)
 
     def run(self, work: Work) -> Outcome:
         """Train, from the last whole checkpoint if there is one, and leave the model in `work.out`.

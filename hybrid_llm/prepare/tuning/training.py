@@ -22,6 +22,7 @@ from hybrid_llm.prepare.tuning.trainers import progress, trainer_of
 Report = Callable[[int, float], None]
 """Called after each step with its number and the loss."""
 _REPORTS: Final = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
+_SCHEDULES: Final = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 _TASKS: Final = {ModelKind.CAUSAL: "CAUSAL_LM", ModelKind.CLASSIFIER: "SEQ_CLS", ModelKind.TAGGER: "TOKEN_CLS"}
 
 
@@ -116,15 +117,30 @@ def _arguments(plan: Plan) -> Any:
         "per_device_eval_batch_size": options.rows,
         "gradient_accumulation_steps": options.accumulate,
         "learning_rate": plan.learning_rate,
-        "lr_scheduler_type": options.schedule if options.warmup == 0 else _WARMED[options.schedule],
+        "lr_scheduler_type": _SCHEDULES[options.schedule],
         "warmup_steps": int(options.warmup * plan.steps),
         "weight_decay": options.weight_decay,
         "max_grad_norm": options.clip,
-        "optim": "adamw_torch",
         "bf16": options.precision == "bf16",
         "gradient_checkpointing": options.gradient_checkpointing,
-        "dataloader_drop_last": True,  # each step has a whole batch, so that it does not depend on the processes
         "dataloader_pin_memory": not cpu,
+        "use_cpu": cpu,
+        "ddp_backend": ("gloo" if cpu else "nccl") if options.launch.processes > 1 else None,
+        "report_to": options.report,
+        **_unchanging(plan),
+    }
+    if plan.format is DataFormat.PREFERENCE:
+        from trl import DPOConfig
+
+        return DPOConfig(**values, beta=options.beta, max_length=plan.length)
+    return TrainingArguments(**values)
+
+
+def _unchanging(plan: Plan) -> dict[str, Any]:
+    """What makes a training repeatable: checkpoints, evaluations and the order of rows."""
+    return {
+        "optim": "adamw_torch",
+        "dataloader_drop_last": True,  # each step has a whole batch, so that it does not depend on the processes
         "remove_unused_columns": plan.format is DataFormat.PREFERENCE,
         "save_strategy": "steps",
         "save_steps": plan.every,
@@ -137,21 +153,10 @@ def _arguments(plan: Plan) -> Any:
         "logging_steps": 1,  # a mean over more steps would be another one after a resumption
         "logging_nan_inf_filter": False,
         "seed": plan.seed,
-        "use_cpu": cpu,
-        "ddp_backend": ("gloo" if cpu else "nccl") if options.launch.processes > 1 else None,
         "ddp_find_unused_parameters": False,
-        "report_to": options.report,
         "disable_tqdm": True,
         "save_total_limit": None,  # `checkpoints.prune` deletes, once the next one is whole
     }
-    if plan.format is DataFormat.PREFERENCE:
-        from trl import DPOConfig
-
-        return DPOConfig(**values, beta=options.beta, max_length=plan.length)
-    return TrainingArguments(**values)
-
-
-_WARMED: Final = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
 
 def _early_stopping(plan: Plan) -> list[Any]:
