@@ -25,6 +25,14 @@ from hybrid_llm.prepare.recipe.record import BelowFloor
 from hybrid_llm.prepare.steps import STEPS
 
 _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "audit-privacy": (
+        "attack a tuned model: can somebody tell which records it was tuned on?",
+        "hybrid-llm models audit-privacy --model tuned --data reviews --out audit",
+    ),
+    "tune-private": (
+        "tune with differential privacy (DP-SGD)",
+        "hybrid-llm models tune-private --model base --data reviews --target-epsilon 8 --out private",
+    ),
     "fetch": (
         "get weights or data, as a folder that other steps read",
         "hybrid-llm models fetch --source ./qwen-edge --licence MIT --out base",

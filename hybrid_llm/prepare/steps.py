@@ -12,6 +12,8 @@ STEPS: Final[Registry[type[Step]]] = Registry(
     "kind of step",
     group="hybrid_llm.steps",
     builtin={
+        "audit-privacy": "hybrid_llm.prepare.privacy.audit:AuditPrivacy",
+        "tune-private": "hybrid_llm.prepare.privacy.step:TunePrivate",
         "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",
         "convert": "hybrid_llm.prepare.recipe.convert:Convert",
         "fetch": "hybrid_llm.prepare.recipe.fetch:Fetch",
