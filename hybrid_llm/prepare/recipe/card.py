@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME, read_manifest
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.prepare.recipe.digests import CARD_NAME, PAGE_NAME, write_text
@@ -89,10 +90,15 @@ def write_cards(recipe: Recipe, out: Path) -> None:
 
 
 def write_card(card: Card, folder: Path) -> None:
-    """Write both forms of *card* into *folder*."""
+    """Write both forms of *card* into *folder*; a page that belongs to the model, by its manifest, stays."""
     text = card.to_json()
-    write_text(folder / PAGE_NAME, model_page(json.loads(text), folder))
+    if not _is_listed(folder, PAGE_NAME):
+        write_text(folder / PAGE_NAME, model_page(json.loads(text), folder))
     write_text(folder / CARD_NAME, text)
+
+
+def _is_listed(folder: Path, name: str) -> bool:
+    return (folder / MANIFEST_NAME).is_file() and name in read_manifest(folder).files
 
 
 def _card(recipe: Recipe, out: Path, name: str, records: Mapping[str, StepRecord]) -> Card:

@@ -125,12 +125,13 @@ def _write_weights(path: Path, work: Work) -> None:
 def _copy_model(folder: Path, out: Path) -> None:
     """Copy a model folder of the device, or what is read of a Hugging Face folder."""
     if (folder / MANIFEST_NAME).is_file():
-        names = {MANIFEST_NAME, *verify_manifest(folder).files}
-    elif (folder / "config.json").is_file():
-        names = {path.name for pattern in _READ for path in folder.glob(pattern) if path.is_file()}
-    else:
+        for name in (MANIFEST_NAME, *verify_manifest(folder).files):
+            shutil.copyfile(folder / name, out / name)
+        return
+    if not (folder / "config.json").is_file():
         message = f"{folder} is no model folder: it has neither {MANIFEST_NAME} nor config.json"
         raise ConfigError(message, path=str(folder))
+    names = {path.name for pattern in _READ for path in folder.glob(pattern) if path.is_file()}
     for name in names - (ABOUT - {PAGE_NAME}):
         shutil.copyfile(folder / name, out / (name if name != PAGE_NAME else _SOURCES_PAGE))
 

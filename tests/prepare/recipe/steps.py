@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import resource
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,3 +78,21 @@ def register() -> None:
     """Let recipes name them."""
     for kind, step in (("mix", Mix), ("words", Words), ("judge", Judge)):
         register_step(kind, step)
+
+
+def main() -> int:
+    """Run the recipe of the first argument in the folder of the second; files may have the bytes of a third."""
+    from hybrid_llm.cli.main import main as command
+
+    register()
+    recipe, out, *limit = sys.argv[1:]
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit[0]), int(limit[0])))
+    return command(["models", "run", recipe, "--out", out])
+
+
+if __name__ == "__main__":
+    # Under its own name, so that the steps are of one module.
+    from tests.prepare.recipe.steps import main as own_main
+
+    sys.exit(own_main())
