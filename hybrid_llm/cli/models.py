@@ -36,6 +36,7 @@ MODELS: Final = Group(
         "run": ("hybrid_llm.cli.recipes:RUN", "run the steps of a recipe that are not up to date"),
         "card": ("hybrid_llm.cli.recipes:CARD", "print the card of a model that a recipe made"),
         "evaluate": ("hybrid_llm.cli.models_evaluate:EVALUATE", "measure models, backends and policies side by side"),
+        "choose": ("hybrid_llm.cli.models_choose:CHOOSE", "choose a variant by limits on memory, speed and quality"),
     },
     examples=(
         "hybrid-llm models add smollm2-135m",

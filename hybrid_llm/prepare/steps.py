@@ -20,6 +20,11 @@ STEPS: Final[Registry[type[Step]]] = Registry(
         "evaluate": "hybrid_llm.prepare.evaluation.step:Evaluate",
         "merge": "hybrid_llm.prepare.tuning.adapters:Merge",
         "tune": "hybrid_llm.prepare.tuning.step:Tune",
+        "distil": "hybrid_llm.prepare.compression.distilling.step:Distil",
+        "prune": "hybrid_llm.prepare.compression.pruning.step:Prune",
+        "quantise": "hybrid_llm.prepare.compression.quantising.step:Quantise",
+        "fuse": "hybrid_llm.prepare.compression.quantising.step:Fuse",
+        "frontier": "hybrid_llm.prepare.compression.frontier.step:FrontierStep",
     },
 )
 """Kind -> the dataclass that its options are read into."""

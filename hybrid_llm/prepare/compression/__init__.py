@@ -1,0 +1,1 @@
+"""Smaller and faster models: distillation, pruning, quantisation, fusion, and the choice among the results."""

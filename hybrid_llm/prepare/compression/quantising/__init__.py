@@ -1,0 +1,1 @@
+"""Models with smaller numbers and fewer operators: quantisation of encoders and decoders, and fusion."""

@@ -1,0 +1,118 @@
+"""Changes of an encoder's graph: fused operators, and weights, or weights and activations, in 8 bits."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from hybrid_llm.backends.edge.runtime import load_runtime
+from hybrid_llm.backends.encoder.files import FILES
+from hybrid_llm.core.errors import ConfigError
+
+_FAMILIES: Final = frozenset({"bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra"})
+"""Models that onnxruntime's optimizer knows as `bert`."""
+_PRODUCTS: Final = ["MatMul", "Gemm"]
+"""What static quantisation changes; softmax, normalisation and GELU stay in float32."""
+
+_FLOAT: Final = 1
+"""`onnx.TensorProto.FLOAT`."""
+
+
+def fuse(graph: Path, out: Path) -> None:
+    """Write *graph* with attention, layer normalisation, GELU and their biases as one operator each.
+
+    Raises:
+        ConfigError: nothing could be fused.
+    """
+    load_runtime()  # first, so that its telemetry is off
+    optimizer = import_module("onnxruntime.transformers.optimizer")
+    settings = json.loads((graph.with_name(FILES[0])).read_text(encoding="utf-8"))
+    kind = str(settings.get("model_type"))
+    if kind not in _FAMILIES:
+        raise ConfigError(f"models of the type {kind} cannot be fused; these can: {', '.join(sorted(_FAMILIES))}")
+    with _quiet():
+        made = optimizer.optimize_model(
+            str(graph),
+            model_type="bert",
+            num_heads=int(settings["num_attention_heads"]),
+            hidden_size=int(settings["hidden_size"]),
+            opt_level=0,
+        )
+    if not any(made.get_fused_operator_statistics().values()):
+        raise ConfigError(f"nothing of {graph} could be fused: its graph is none that onnxruntime's optimizer knows")
+    made.save_model_to_file(str(out))
+
+
+def quantise_dynamic(graph: Path, out: Path) -> None:
+    """Write *graph* with its weights in 8 bits for each channel; activations are quantised while it runs."""
+    load_runtime()
+    quantization = import_module("onnxruntime.quantization")
+    with _quiet():
+        quantization.quantize_dynamic(
+            str(graph),
+            str(out),
+            weight_type=quantization.QuantType.QInt8,
+            per_channel=True,
+            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": _FLOAT},  # the types of fused operators
+        )
+
+
+def quantise_static(graph: Path, out: Path, rows: Sequence[Sequence[int]], calibration: str) -> None:
+    """Write *graph* with weights and the activations of products in 8 bits, whose ranges are those found on *rows*.
+
+    *calibration* is `minmax`, `percentile` or `entropy`.
+    """
+    load_runtime()
+    quantization = import_module("onnxruntime.quantization")
+    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
+    with _quiet():
+        quantization.quantize_static(
+            str(graph),
+            str(out),
+            _Rows(iter(rows)),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=_PRODUCTS,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=getattr(quantization.CalibrationMethod, methods[calibration]),
+            extra_options={"MatMulConstBOnly": True},
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep onnxruntime from advising, through the root logger, a preparation that these graphs do not need."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+class _Rows:
+    """Calibration data in the shape that onnxruntime reads: `get_next` until there is no more."""
+
+    def __init__(self, rows: Iterator[Sequence[int]]) -> None:
+        self._rows = rows
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The inputs of one run."""
+        row = next(self._rows, None)
+        if row is None:
+            return None
+        ids = np.asarray([row], dtype=np.int64)
+        return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while (inputs := self.get_next()) is not None:
+            yield inputs
+
+    __next__ = get_next

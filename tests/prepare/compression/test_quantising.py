@@ -1,0 +1,111 @@
+"""Quantisation and fusion: less room, the same answers within bounds, and refusals that say what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hybrid_llm.backends.encoder.files import ModelFiles
+from hybrid_llm.backends.encoder.model import Encoder
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.prepare.compression.quantising.graphs import GRAPH, compare, plain_graph
+from hybrid_llm.prepare.compression.quantising.step import Fuse, Quantise
+from hybrid_llm.prepare.data.folder import DataFolder, DataFormat
+from tests.prepare.compression import tiny
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, classifier: Path) -> Path:
+    return plain_graph(classifier, tmp_path_factory.mktemp("plain"))
+
+
+def logits(folder: Path, data: Path) -> np.ndarray:
+    encoder = Encoder(ModelFiles.in_folder(folder))
+    texts = [record["text"] for record in DataFolder.open(data).records("test")]
+    return np.concatenate([encoder.run([encoder.windows(text)[0].ids]) for text in texts])
+
+
+class TestEncoders:
+    def test_static_stays_within_bounds_of_the_original(self, tmp_path: Path, plain: Path, topics: Path) -> None:
+        work = tiny.work(tmp_path, "static")
+        outcome = Quantise(model=tiny.named(plain), data=tiny.named(topics), method="static", samples=16).run(work)
+        difference = np.abs(logits(work.out, topics) - logits(plain, topics))
+        assert 0 < difference.max() < 0.5
+        assert outcome.metrics["agreement"] >= 0.95
+        assert outcome.metrics["accuracy"] >= outcome.before["accuracy"] - 0.03
+        names = {"size_mb", "texts_per_s", "peak_memory_mb", "accuracy", "graph_mb"}
+        assert names <= outcome.metrics.keys() & outcome.before.keys()
+
+    def test_fused_and_dynamic_is_smaller_and_stays_within_bounds(
+        self, tmp_path: Path, classifier: Path, topics: Path
+    ) -> None:
+        work = tiny.work(tmp_path, "dynamic")
+        outcome = Quantise(model=tiny.named(classifier), data=tiny.named(topics)).run(work)
+        assert outcome.metrics["graph_mb"] < 0.6 * outcome.before["graph_mb"]
+        assert outcome.metrics["mean_shift"] < 0.02
+        assert compare(plain_graph(classifier, work.scratch), work.out, []).agreement == 1.0
+
+    def test_fused_has_fewer_operators_and_computes_the_same(self, tmp_path: Path, plain: Path, topics: Path) -> None:
+        import onnx
+
+        work = tiny.work(tmp_path, "fused")
+        Fuse(model=tiny.named(plain), data=tiny.named(topics)).run(work)
+        before, after = (onnx.load(folder / GRAPH).graph.node for folder in (plain, work.out))
+        assert len(after) < len(before) / 2
+        assert {"Attention"} <= {node.op_type for node in after}
+        assert np.abs(logits(work.out, topics) - logits(plain, topics)).max() < 0.02
+
+    def test_data_without_texts_to_calibrate_on(self, tmp_path: Path, plain: Path) -> None:
+        empty = tiny.write_data(tmp_path / "empty", DataFormat.LABELLED, [], ["Weather", "Food"])
+        step = Quantise(model=tiny.named(plain), data=tiny.named(empty), method="static")
+        with pytest.raises(ConfigError, match="nothing to calibrate on"):
+            step.run(tiny.work(tmp_path, "out"))
+        with pytest.raises(ConfigError, match="data is missing: method: static"):
+            Quantise(model=tiny.named(plain), method="static").run(tiny.work(tmp_path, "other"))
+
+    def test_a_result_that_differs_too_much_is_refused(self, tmp_path: Path, plain: Path) -> None:
+        wrong = tmp_path / "wrong"
+        wrong.mkdir()
+        for path in plain.iterdir():
+            if path.name != "manifest.json":
+                (wrong / path.name).write_bytes(path.read_bytes())
+        _swap_labels(wrong / GRAPH)
+        with pytest.raises(ConfigError, match="texts keep their label, 95% are asked for"):
+            compare(plain, wrong, []).require(0.95)
+
+    def test_what_is_quantised_already(self, tmp_path: Path, plain: Path) -> None:
+        work = tiny.work(tmp_path, "once")
+        Quantise(model=tiny.named(plain)).run(work)
+        with pytest.raises(ConfigError, match="stored as int8 already"):
+            Quantise(model=tiny.named(work.out)).run(tiny.work(tmp_path, "twice"))
+
+
+def _swap_labels(graph: Path) -> None:
+    """Turn the signs of the head round, so that most texts get the other label."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(graph)
+    for tensor in model.graph.initializer:
+        if "classifier" in tensor.name:
+            tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), tensor.name))
+    onnx.save(model, graph)
+
+
+class TestMethods:
+    @pytest.mark.parametrize(("kind", "method"), [("decoder", "static"), ("classifier", "int4")])
+    def test_a_method_of_the_other_kind(
+        self, tmp_path: Path, kind: str, method: str, request: pytest.FixtureRequest
+    ) -> None:
+        model = request.getfixturevalue(kind)
+        with pytest.raises(ConfigError, match=f"method: {method} does not fit"):
+            Quantise(model=tiny.named(model), method=method).run(tiny.work(tmp_path, "out"))
+
+    def test_a_decoder_in_four_bits(self, tmp_path: Path, texts: Path) -> None:
+        work = tiny.work(tmp_path, "out")
+        outcome = Quantise(model=tiny.named(tiny.DEMO), data=tiny.named(texts), evaluate_on=2).run(work)
+        assert outcome.metrics["size_mb"] < outcome.before["size_mb"]
+        assert outcome.metrics["bits_per_byte"] == pytest.approx(outcome.before["bits_per_byte"], rel=0.1)
+        assert outcome.metrics["tokens_per_s"] > 0
