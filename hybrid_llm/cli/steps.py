@@ -33,6 +33,26 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
         "tune with differential privacy (DP-SGD)",
         "hybrid-llm models tune-private --model base --data reviews --target-epsilon 8 --out private",
     ),
+    "distil": (
+        "train a small model on what a large one knows",
+        "hybrid-llm models distil --teacher base --data stories --layers 8 --steps 400 --out student",
+    ),
+    "prune": (
+        "remove the parts of a model that matter least, and tune it again",
+        "hybrid-llm models prune --model base --data stories --inner 1024 --steps 200 --out pruned",
+    ),
+    "quantise": (
+        "store a model in 8 or 4 bits, for the device",
+        "hybrid-llm models quantise --model sentiment --data reviews --method static --out sentiment-int8",
+    ),
+    "fuse": (
+        "join the operators of a classifier's graph, which then needs less time",
+        "hybrid-llm models fuse --model sentiment --data reviews --out sentiment-fused",
+    ),
+    "frontier": (
+        "measure variants of a model, and show which no other beats",
+        "hybrid-llm models frontier --models base pruned student --data stories --out frontier",
+    ),
     "fetch": (
         "get weights or data, as a folder that other steps read",
         "hybrid-llm models fetch --source ./qwen-edge --licence MIT --out base",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -27,8 +28,7 @@ from hybrid_llm.prepare.compression.quantising.graphs import (
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
 
-_OF_DECODERS: Final = {"int4": "int4", "int8": "int8"}
-"""The method -> the precision of the builder."""
+_OF_DECODERS: Final = ("int4", "int8")
 _OF_ENCODERS: Final = ("dynamic", "static")
 
 
@@ -68,12 +68,11 @@ class Quantise:
         return self._decoder(work, source, method) if generates else self._encoder(work, source, method)
 
     def _decoder(self, work: Work, source: Path, method: str) -> Outcome:
-        folder = work.scratch / "converted"
-        if not folder.exists():
-            work.scratch.mkdir(parents=True, exist_ok=True)
-            convert(source, folder, "int4" if method == "int4" else "int8", progress=work.progress)
-        work.out.rmdir()
-        folder.rename(work.out)
+        folder = work.scratch / work.out.parent.name
+        shutil.rmtree(folder, ignore_errors=True)
+        convert(source, folder, "int4" if method == "int4" else "int8", progress=work.progress)
+        for file in folder.iterdir():
+            file.replace(work.out / file.name)
         data = None if self.data is None else work.path(self.data)
         return Outcome(
             metrics=figures(work.out, data, self.evaluate_on),
