@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -11,6 +13,7 @@ from typing import Final
 from hybrid_llm.cli.arguments import Command, add_json, at_least, checked
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_json
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.prepare.evaluation.evaluating import REPORT_NAME, evaluate
 from hybrid_llm.prepare.evaluation.report.words import terminal_lines
 from hybrid_llm.prepare.evaluation.results import RESULTS_NAME, Results
@@ -33,6 +36,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="use the first N items of each task")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of the bootstrap (0)")
     parser.add_argument("--keep-answers", action="store_true", help="leave answers.jsonl too; it may be private")
+    parser.add_argument("--lm-eval", default="", metavar="TASK,...", help="run tasks of lm-eval in place of a suite")
+    parser.add_argument("--lm-eval-path", type=Path, metavar="DIR", help="a folder of further tasks of lm-eval")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of suites, for editors")
     add_json(parser)
 
@@ -41,6 +46,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.schema:
         print_json(suite_schema())
         return Exit.OK
+    if args.subjects and args.lm_eval:
+        return _lm_eval(args)
     if not args.subjects or args.suite is None:
         note("hybrid-llm models evaluate: name what to evaluate, and a suite: models/mine --suite suite.yaml")
         return Exit.USAGE
@@ -72,9 +79,27 @@ def _evaluated(args: argparse.Namespace) -> Results:
     return results
 
 
-def _document(out: Path) -> object:
-    import json
+def _lm_eval(args: argparse.Namespace) -> int:
+    from hybrid_llm.integrations.lm_eval import run_tasks
+    from hybrid_llm.prepare.evaluation.subjects.opening import open_subject
 
+    names = [name.strip() for name in args.lm_eval.split(",") if name.strip()]
+    found = {}
+    for named in args.subjects:
+        with closing(open_subject(named)) as subject:
+            found[named.name] = run_tasks(subject, names, include=args.lm_eval_path, limit=args.limit)
+    lines = (
+        f"{subject}  {task}  {metric.replace(',none', '')}  {value:.4f}"
+        for subject, document in found.items()
+        for task, figures in document["results"].items()
+        for metric, value in figures.items()
+        if isinstance(value, float)
+    )
+    output(jsonable(found), lines, as_json=args.json)
+    return Exit.OK
+
+
+def _document(out: Path) -> object:
     return json.loads((out / RESULTS_NAME).read_text(encoding="utf-8"))
 
 

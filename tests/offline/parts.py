@@ -124,6 +124,19 @@ def _prepare_data(folder: Path) -> None:
     step.run(Work(out=folder / "data", scratch=folder / "scratch"))
 
 
+def lm_eval(folder: Path) -> None:
+    """Tasks of the user's own data; lm-eval's catalogue would fetch."""
+    (folder / "mine.jsonl").write_text('{"start": "Hello", "end": " world"}\n', encoding="utf-8")
+    (folder / "mine.yaml").write_text(
+        f"task: mine\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/mine.jsonl}}}}\n"
+        "test_split: test\noutput_type: loglikelihood\ndoc_to_text: '{{start}}'\ndoc_to_target: '{{end}}'\n"
+        "metric_list: [{metric: perplexity}]\n",
+        encoding="utf-8",
+    )
+    model = ROOT / "examples" / "models" / "hybrid-demo-node"
+    _cli("models", "evaluate", model, "--lm-eval", "mine", "--lm-eval-path", folder)
+
+
 def hub(_: Path) -> None:
     """A source that the user does not name is not asked, though its library is there."""
     import huggingface_hub  # noqa: F401

@@ -7,6 +7,7 @@ come from torch. For evaluations: one request at a time, and no prefix cache.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -126,6 +127,8 @@ class _TorchSequence:
 
     def __init__(self, model: Any) -> None:
         self._model, self._cache = model, None
+        # Transformers renames it in 5.40.
+        self._name = "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
         self.length, self._ended = 0, False
 
     def terminate(self) -> None:
@@ -139,7 +142,8 @@ class _TorchSequence:
         if self._ended:
             raise RuntimeError(EndCause.CANCELLED)
         with torch.inference_mode(), native:
-            out = self._model(torch.tensor([list(ids)]), past_key_values=self._cache, use_cache=True, logits_to_keep=1)
-        self._cache, self.length = out.past_key_values, self.length + len(ids)
+            known = {self._name: self._cache}
+            out = self._model(torch.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **known)
+        self._cache, self.length = getattr(out, self._name), self.length + len(ids)
         logits: Logits = out.logits[0, -1].float().numpy().astype(np.float32)
         return logits

@@ -1,0 +1,141 @@
+"""What is evaluated: folders, backends and policies, all under the guard."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.prepare.evaluation.evaluating import evaluate
+from hybrid_llm.prepare.evaluation.results import read_results
+from hybrid_llm.prepare.evaluation.subjects.opening import open_subject, parse_subject
+from hybrid_llm.prepare.evaluation.subjects.subject import Unsupported
+from hybrid_llm.prepare.evaluation.suite import read_suite
+
+
+@pytest.fixture
+def suite(tmp_path):
+    def make(tasks, data, head=""):
+        (tmp_path / "d.jsonl").write_text("".join(json.dumps(record) + "\n" for record in data))
+        path = tmp_path / "suite.yaml"
+        path.write_text(f"version: 1\nname: small\n{head}tasks:\n{tasks}")
+        return read_suite(path)
+
+    return make
+
+
+def run(suite, tmp_path, *subjects, **options):
+    out = tmp_path / "out"
+    out.mkdir(exist_ok=True)
+    return evaluate(suite, [parse_subject(one) for one in subjects], out, tmp_path / "scratch", **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "path", "backend", "threshold"),
+    [
+        ("models/mine", "mine", "models/mine", "", None),
+        ("old=models/mine", "old", "models/mine", "", None),
+        ("hybrid.yaml", "policy", "hybrid.yaml", "", None),
+        ("a/hybrid.yaml:edge", "edge", "a/hybrid.yaml", "edge", None),
+        ("b=hybrid.yml:edge", "b", "hybrid.yml", "edge", None),
+        ("hybrid.yaml@0.8", "cascade", "hybrid.yaml", "", 0.8),
+    ],
+)
+def test_subjects_as_they_are_written(text, name, path, backend, threshold):
+    named = parse_subject(text)
+    assert (named.name, str(named.path), named.backend, named.threshold) == (name, path, backend, threshold)
+
+
+@pytest.mark.parametrize("text", ["", "hybrid.yaml@0", "hybrid.yaml@1.5"])
+def test_a_subject_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match=r"hybrid\.yaml"):
+        parse_subject(text)
+
+
+def test_a_missing_folder_backend_and_name_are_errors(tmp_path, suite):
+    with pytest.raises(ConfigError, match="does not exist"):
+        open_subject(parse_subject(str(tmp_path / "gone")))
+    with pytest.raises(ConfigError, match=r"neither manifest.json nor config.json"):
+        open_subject(parse_subject(str(tmp_path)))
+    path = tmp_path / "hybrid.yaml"
+    path.write_text("version: 1\nbackends: {edge: {kind: onnx, model: embedded}}\n")
+    with pytest.raises(ConfigError, match="no backend `cloud`; it has: edge"):
+        open_subject(parse_subject(f"{path}:cloud"))
+    small = suite("  one: {kind: classify, data: d.jsonl}\n", [{"text": "a", "label": "b"}])
+    with pytest.raises(ConfigError, match="2 subjects have the name `policy`"):
+        run(small, tmp_path, str(path), str(path))
+
+
+def test_both_forms_of_a_decoder_answer_alike(decoders, suite, tmp_path):
+    tasks = (
+        "  text: {kind: generate, data: d.jsonl, prompt: '{q}', max_tokens: 6, metrics: [chrf]}\n"
+        "  json: {kind: generate, data: d.jsonl, prompt: '{q}', max_tokens: 40, metrics: [json_valid],"
+        " schema: s.json, constrain: true}\n"
+        "  label: {kind: classify, data: d.jsonl, text: q, label: l, labels: [east, west]}\n"
+        "  choice: {kind: choose, data: d.jsonl, prompt: '{q}'}\n"
+        "  words: {kind: perplexity, data: d.jsonl, text: q}\n"
+    )
+    data = [
+        {"q": f"The sun rises in the {n}", "reference": "x", "l": "east", "choices": ["a", "b c"], "answer": "a"}
+        for n in range(3)
+    ]
+    (tmp_path / "s.json").write_text('{"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}')
+    found = run(suite(tasks, data), tmp_path, f"edge={decoders / 'fp32'}", f"node={decoders / 'hf'}", keep_answers=True)
+    for task in found.tasks.values():
+        edge, node = task.scores["edge"], task.scores["node"]
+        assert not edge.errors
+        assert not node.errors
+        for metric, figure in edge.metrics.items():
+            assert figure.value == pytest.approx(node.metrics[metric].value, rel=1e-3, abs=1e-3)
+    assert found.tasks["text"].scores["edge"].latency is not None
+    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
+    texts = {name: [a["text"] for a in answers if a["subject"] == name] for name in ("edge", "node")}
+    assert texts["edge"] == texts["node"]
+    assert read_results(tmp_path / "out" / "results.json").tasks == found.tasks
+
+
+def test_both_forms_of_a_classifier(classifiers, suite, tmp_path):
+    data = [{"text": "the rain and wind", "label": "weather"}, {"text": "a bread with soup", "label": "food"}] * 4
+    small = suite("  topic: {kind: classify, data: d.jsonl, labels: [weather, food]}\n", data)
+    found = run(small, tmp_path, f"a={classifiers / 'hf'}", f"b={classifiers / 'onnx'}")
+    scores = found.tasks["topic"].scores
+    assert scores["a"].metrics["accuracy"] == scores["b"].metrics["accuracy"]
+    assert scores["a"].metrics["accuracy"].value == 1.0
+    assert not (tmp_path / "out" / "answers.jsonl").exists()
+    subject = open_subject(parse_subject(str(classifiers / "hf")))
+    for call in (lambda: subject.generate([], {}), subject.scorer, lambda: subject.classify("a", ["x", "y"], {})):
+        with pytest.raises(Unsupported):
+            call()
+    subject.close()
+
+
+def test_a_private_suite_reaches_no_cloud_backend(decoders, suite, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as cloud:
+        cloud.settimeout(0.2)
+        port = cloud.getsockname()[1]
+        path = tmp_path / "hybrid.yaml"
+        path.write_text(
+            "version: 1\npolicy: latency-first\nbackends:\n"
+            f"  edge: {{kind: onnx, model: {decoders / 'fp32'}}}\n"
+            f"  cloud: {{kind: openai, base_url: 'https://127.0.0.1:{port}/v1', model: m}}\n"
+        )
+        data = [{"q": "Hello", "reference": "x"}] * 2
+        task = "  one: {kind: generate, data: d.jsonl, prompt: '{q}', max_tokens: 2, metrics: [chrf]}\n"
+        found = run(suite(task, data, "privacy: [phi]\n"), tmp_path, str(path), f"{path}:cloud")
+        with pytest.raises(TimeoutError):
+            cloud.accept()
+    scores = found.tasks["one"].scores
+    assert scores["policy"].routes == {"edge": 2}
+    assert scores["policy"].cloud == 0
+    assert scores["cloud"].errors == {"NoEligibleBackend": 2}
+
+
+def test_only_the_folder_or_one_backend_has_probabilities(decoders, suite, tmp_path):
+    path = tmp_path / "hybrid.yaml"
+    path.write_text(f"version: 1\nbackends:\n  edge: {{kind: onnx, model: {decoders / 'fp32'}}}\n")
+    small = suite("  one: {kind: perplexity, data: d.jsonl}\n", [{"text": "Some words are here."}])
+    scores = run(small, tmp_path, str(path), f"{path}:edge").tasks["one"].scores
+    assert "decoder's folder" in scores["policy"].skipped
+    assert scores["edge"].metrics["perplexity"].value > 1
