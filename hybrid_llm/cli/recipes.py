@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from hybrid_llm.prepare.recipe.document import Recipe, read_recipe, recipe_schem
 from hybrid_llm.prepare.recipe.record import BelowFloor
 from hybrid_llm.prepare.recipe.runner import StepResult, plan_recipe, run_recipe
 
+_COUNT: Final = re.compile(r"[ ,(]*\d")
 _FIGURES: Final = 4
 """Metrics of a step that its row has room for."""
 
@@ -55,7 +57,8 @@ def _followed(recipe: Recipe, out: Path, args: argparse.Namespace) -> tuple[Step
     with followed(recipe.name) as progress:
 
         def report(step: str, what: str, share: float) -> None:
-            progress.step(f"{step}: {what}", share)
+            # A log has a line for each quarter, not one for each number that is counted.
+            progress.step(f"{step}: {what if progress.live else _COUNT.split(what)[0]}", share)
 
         return run_recipe(recipe, out, only=args.only, force=args.force, report=report)
 

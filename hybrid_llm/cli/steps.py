@@ -61,6 +61,15 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
         "clean, deduplicate, guard, split and pack data",
         "hybrid-llm models prepare-data --sources reviews.csv --splits train=80% test=20% --out reviews",
     ),
+    "tune": (
+        "tune a model on data: all weights, or a LoRA adapter",
+        "hybrid-llm models tune --model base --data reviews --method lora --epochs 1 --out tuned",
+    ),
+    "merge": (
+        "merge a LoRA adapter into its model",
+        "hybrid-llm models merge --adapter adapter --base base --out merged",
+    ),
+    "evaluate": ("measure models by a suite, with confidence intervals",),
 }
 """Kind -> one line for the overview, and examples."""
 _CODES: Final = (Exit.FAILURE, Exit.CONFIG, Exit.BACKEND, Exit.SECURITY, Exit.INTERRUPTED)

@@ -91,8 +91,7 @@ def test_a_floor_on_the_command_line_is_held(run):
 
 @pytest.mark.parametrize("kind", STEPS.names())
 def test_every_kind_has_a_command_with_an_option_for_each_key(kind):
-    command = commands._command(kind)
-    assert command.about
+    assert commands._command(kind).about
     flags = [option.flag for option in options_of(step_table(kind))]
     assert len(flags) == len(set(flags))
     assert not {"--out", "--json", "--force", "--help"} & set(flags)
