@@ -1,0 +1,1 @@
+"""Explains an answer of a model: which tokens of the text it follows from, and how far such an explanation holds."""

@@ -1,0 +1,84 @@
+"""Three methods that say how much each token contributes to the target.
+
+- Attention roll-out (Abnar and Zuidema, 2020, Quantifying Attention Flow in Transformers): a share of the attention.
+- Integrated gradients (Sundararajan, Taly and Yan, 2017, Axiomatic Attribution for Deep Networks), over the embeddings.
+- Occlusion (Zeiler and Fergus, 2014, Visualizing and Understanding Convolutional Networks): one token away at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from hybrid_llm.prepare.explain.subject import Subject
+
+Scores = tuple[tuple[float, ...], float | None]
+"""The score of each piece, and the convergence delta of integrated gradients."""
+_ROWS: Final = 16
+"""Inputs that the model reads at a time."""
+
+
+class NotApplicable(ValueError):
+    """The method does not apply to this model; the message says why."""
+
+
+def roll_out(subject: Subject, _steps: int) -> Scores:
+    """The attention that the readers of the target pay to each piece, through all layers.
+
+    Each layer counts as half its mean attention and half the residual connection.
+
+    Raises:
+        NotApplicable: the model has no attention that can be read.
+    """
+    import torch
+
+    with torch.no_grad():
+        found = subject.model(input_ids=subject.ids, attention_mask=torch.ones_like(subject.ids), output_attentions=True)
+    layers = getattr(found, "attentions", None)
+    if not layers or any(layer is None or layer.dim() != 4 or layer.shape[-1] != layer.shape[-2] for layer in layers):
+        raise NotApplicable("its attention cannot be read")
+    size = subject.ids.shape[1]
+    flow = torch.eye(size)
+    for layer in layers:
+        mixed = 0.5 * layer[0].float().mean(0) + 0.5 * torch.eye(size)
+        flow = (mixed / mixed.sum(-1, keepdim=True)) @ flow
+    return tuple(flow[list(subject.readers)].mean(0)[list(subject.free)].tolist()), None
+
+
+def integrated_gradients(subject: Subject, steps: int) -> Scores:
+    """What each piece adds to the log-probability on the straight way from the neutral input.
+
+    The scores add up to the difference between both log-probabilities, but for the delta that is returned.
+    """
+    from captum.attr import LayerIntegratedGradients
+
+    method = LayerIntegratedGradients(subject.log_probability, subject.model.get_input_embeddings())
+    found, delta = method.attribute(
+        subject.ids, baselines=subject.neutral, n_steps=steps, internal_batch_size=_ROWS, return_convergence_delta=True
+    )
+    scores = found.detach().sum(-1)[0]
+    return tuple(scores[list(subject.free)].tolist()), float(delta[0])
+
+
+def occlusion(subject: Subject, _steps: int) -> Scores:
+    """By how much the log-probability falls where a piece is replaced by the neutral token."""
+    import torch
+    from captum.attr import Occlusion
+
+    def score(kept: Any) -> Any:
+        with torch.no_grad():
+            return subject.log_probability(subject.with_neutral(kept < 0.5))
+
+    everything = torch.ones(1, len(subject.free))
+    found = Occlusion(score).attribute(
+        everything, sliding_window_shapes=(1,), baselines=0.0, perturbations_per_eval=_ROWS
+    )
+    return tuple(found[0].tolist()), None
+
+
+METHODS: Final[Mapping[str, Callable[[Subject, int], Scores]]] = {
+    "integrated gradients": integrated_gradients,
+    "occlusion": occlusion,
+    "attention roll-out": roll_out,
+}
+"""Name -> method."""
