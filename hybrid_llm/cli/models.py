@@ -35,6 +35,7 @@ MODELS: Final = Group(
         "convert": ("hybrid_llm.cli.models:CONVERT", "convert a GGUF file or a Hugging Face folder"),
         "run": ("hybrid_llm.cli.recipes:RUN", "run the steps of a recipe that are not up to date"),
         "card": ("hybrid_llm.cli.recipes:CARD", "print the card of a model that a recipe made"),
+        "explain": ("hybrid_llm.cli.models_explain:EXPLAIN", "show what an answer of a model follows from"),
         "evaluate": ("hybrid_llm.cli.models_evaluate:EVALUATE", "measure models, backends and policies side by side"),
         "choose": ("hybrid_llm.cli.models_choose:CHOOSE", "choose a variant by limits on memory, speed and quality"),
     },

@@ -11,6 +11,7 @@ from hybrid_llm.cli.arguments import Command, add_json, at_least, read_prompt
 from hybrid_llm.cli.terminal import Exit, Progress, note, output
 from hybrid_llm.prepare.explain.explaining import explain
 from hybrid_llm.prepare.explain.methods import METHODS
+from hybrid_llm.prepare.explain.page import added_up
 from hybrid_llm.prepare.explain.results import Explanation
 from hybrid_llm.prepare.explain.routing import Routed, route
 from hybrid_llm.prepare.explain.subject import Question
@@ -23,7 +24,7 @@ _TOP: Final = 8
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL", help="a Hugging Face folder: a decoder or a classifier")
     parser.add_argument("text", metavar="TEXT", help="the text that the model reads; `-` for standard input")
-    parser.add_argument("--label", default="", help="explain this label of a classifier; default: the one that it gives")
+    parser.add_argument("--label", default="", help="explain this label; default: the one that the model gives")
     parser.add_argument(
         "--continuation", default="", metavar="TEXT", help="explain this continuation; default: the token written next"
     )
@@ -32,12 +33,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--method", action="append", choices=tuple(METHODS), metavar="METHOD",
         help=f"{', '.join(METHODS)}; repeatable; default: all",
     )  # fmt: skip
-    parser.add_argument("--steps", type=at_least(8), default=64, metavar="N", help="of integrated gradients (64)")
-    parser.add_argument("--orders", type=at_least(1), default=10, metavar="N", help="random orders to compare with (10)")
+    parser.add_argument(
+        "--steps", type=at_least(8), default=64, metavar="N", help="of integrated gradients, at first (64)"
+    )
+    parser.add_argument("--orders", type=at_least(1), default=10, metavar="N", help="random orders beside them (10)")
     parser.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="of these orders (0)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a hybrid.yaml: explain the route of the text too")
     parser.add_argument("--ask", action="store_true", help="send the text there, to see how sure each token is")
-    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL", help="with --ask: the answer is one of these")
+    parser.add_argument("--labels", nargs="+", default=[], metavar="LABEL", help="with --ask: answer with one of these")
     parser.add_argument(
         "--threshold", type=float, default=0.0, metavar="P", help="a label less probable is asked of the next backend"
     )
@@ -75,15 +78,15 @@ def _explained(args: argparse.Namespace, text: str) -> Explanation:
 
 
 def _lines(found: Explanation, routed: Routed | None) -> Iterator[str]:
-    yield f"{found.model}: {found.target.strip() or found.target!r} with probability {found.probability:.3f}"
+    yield f"{found.model}: {found.target!r} with probability {found.probability:.3f}"
     for each in found.attributions:
         held = each.faithfulness
         yield ""
         yield f"{each.method}: deletion {held.deletion.area:.3f}, insertion {held.insertion.area:.3f}"
         ranked = sorted(zip(each.scores, found.pieces, strict=True), key=lambda pair: -abs(pair[0]))
         yield from (f"  {score:+8.3f}  {piece.text.strip()}" for score, piece in ranked[:_TOP])
-        if each.delta is not None:
-            yield f"  the scores miss the difference that they explain by {each.delta:+.4f}"
+        if each.convergence is not None:
+            yield f"  {added_up(each.convergence)}"
     yield from (f"no {method}: {why}" for method, why in found.omitted.items())
     random = found.random
     yield ""
@@ -102,15 +105,15 @@ def _answers(routed: Routed) -> Iterator[str]:
 
 
 EXPLAIN: Final = Command(
-    about="Show which tokens of a text a model's answer follows from, by several methods, and how far each holds: what\n"
-    "happens when these tokens are taken away, beside random orders. With --config also why the text takes its\n"
-    "route. Nothing is sent without --ask, and nothing is written without --out.",
+    about="Show which tokens of a text the answer of a model follows from, by several methods, and how far each\n"
+    "holds: what happens when these tokens are taken away, beside random orders. With --config also why the\n"
+    "text takes its route. Nothing is sent without --ask, and nothing is written without --out.",
     options=_options,
     run=_run,
     examples=(
-        "hybrid-llm models explain models/sentiment 'A delight from start to end.' --out why",
-        "hybrid-llm models explain models/sentiment 'A delight.' --label negative --method occlusion",
-        "hybrid-llm models explain models/chat 'Is water wet?' --chat --continuation Yes --config hybrid.yaml --out why",
+        "hybrid-llm models explain examples/models/hybrid-demo-node 'What is 12 + 30?' --chat --method occlusion",
+        "hybrid-llm models explain examples/models/hybrid-demo-node 'Is it wet?' --config hybrid.yaml --out why",
+        "hybrid-llm models explain models/sentiment 'A delight.' --label negative --json",
     ),
     codes=(Exit.FAILURE, Exit.CONFIG, Exit.ROUTING, Exit.BACKEND, Exit.SECURITY, Exit.INTERRUPTED),
 )

@@ -14,6 +14,7 @@ STEPS: Final[Registry[type[Step]]] = Registry(
     builtin={
         "audit-privacy": "hybrid_llm.prepare.privacy.audit:AuditPrivacy",
         "tune-private": "hybrid_llm.prepare.privacy.step:TunePrivate",
+        "explain": "hybrid_llm.prepare.explain.step:Explain",
         "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",
         "convert": "hybrid_llm.prepare.recipe.convert:Convert",
         "fetch": "hybrid_llm.prepare.recipe.fetch:Fetch",

@@ -28,7 +28,7 @@ def explain(
         folder: A Hugging Face folder of a decoder or a classifier of texts.
         question: The text and the target.
         methods: Names of `METHODS`.
-        steps: Of integrated gradients.
+        steps: Of integrated gradients, to begin with.
         orders: How many random orders the methods are compared with.
         seed: Of these orders.
         report: Called with what is being done, and the share that is done.
@@ -46,11 +46,14 @@ def explain(
     for number, name in enumerate(methods):
         report(name, 0.3 + 0.7 * number / len(methods))
         try:
-            scores, delta = METHODS[name](subject, steps)
+            scores = METHODS[name](subject, steps)
         except NotApplicable as error:
             omitted[name] = str(error)
             continue
-        found.append(Attribution(method=name, scores=scores, faithfulness=judge.judge(scores), delta=delta))
+        faithfulness = judge.judge(scores.pieces)
+        found.append(
+            Attribution(method=name, scores=scores.pieces, faithfulness=faithfulness, convergence=scores.convergence)
+        )
     return Explanation(
         model=folder.resolve().name,
         kind=subject.kind.value,

@@ -28,7 +28,7 @@ class Judge:
         count = len(subject.free)
         points = min(count, _POINTS)
         self._counts = sorted({round(count * point / points) for point in range(points + 1)})
-        draw = random.Random(seed)
+        draw = random.Random(seed)  # noqa: S311  # no secret
         drawn = [draw.sample(range(count), count) for _ in range(orders)]
         self._deletions = [self._curve(order, deletes=True) for order in drawn]
         self._insertions = [self._curve(order, deletes=False) for order in drawn]

@@ -8,14 +8,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from hybrid_llm.prepare.explain.results import Convergence
 from hybrid_llm.prepare.explain.subject import Subject
 
-Scores = tuple[tuple[float, ...], float | None]
-"""The score of each piece, and the convergence delta of integrated gradients."""
+_CLOSE: Final = 0.02
+"""Integrated gradients have converged when they miss this share of the difference that they add up to."""
+_MOST_STEPS: Final = 1024
 _ROWS: Final = 16
 """Inputs that the model reads at a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """The score of each piece, and of integrated gradients how well they converged."""
+
+    pieces: tuple[float, ...]
+    convergence: Convergence | None = None
 
 
 class NotApplicable(ValueError):
@@ -33,7 +44,9 @@ def roll_out(subject: Subject, _steps: int) -> Scores:
     import torch
 
     with torch.no_grad():
-        found = subject.model(input_ids=subject.ids, attention_mask=torch.ones_like(subject.ids), output_attentions=True)
+        found = subject.model(
+            input_ids=subject.ids, attention_mask=torch.ones_like(subject.ids), output_attentions=True
+        )
     layers = getattr(found, "attentions", None)
     if not layers or any(layer is None or layer.dim() != 4 or layer.shape[-1] != layer.shape[-2] for layer in layers):
         raise NotApplicable("its attention cannot be read")
@@ -42,22 +55,31 @@ def roll_out(subject: Subject, _steps: int) -> Scores:
     for layer in layers:
         mixed = 0.5 * layer[0].float().mean(0) + 0.5 * torch.eye(size)
         flow = (mixed / mixed.sum(-1, keepdim=True)) @ flow
-    return tuple(flow[list(subject.readers)].mean(0)[list(subject.free)].tolist()), None
+    return Scores(pieces=tuple(flow[list(subject.readers)].mean(0)[list(subject.free)].tolist()))
 
 
 def integrated_gradients(subject: Subject, steps: int) -> Scores:
     """What each piece adds to the log-probability on the straight way from the neutral input.
 
-    The scores add up to the difference between both log-probabilities, but for the delta that is returned.
+    The scores add up to the difference between both log-probabilities, but for a delta. A model that is very sure
+    changes its mind within a small part of the way, which few steps miss: *steps* are doubled until they suffice.
     """
+    import torch
     from captum.attr import LayerIntegratedGradients
 
+    with torch.no_grad():
+        whole = float(subject.log_probability(subject.ids) - subject.log_probability(subject.neutral))
     method = LayerIntegratedGradients(subject.log_probability, subject.model.get_input_embeddings())
-    found, delta = method.attribute(
-        subject.ids, baselines=subject.neutral, n_steps=steps, internal_batch_size=_ROWS, return_convergence_delta=True
-    )
-    scores = found.detach().sum(-1)[0]
-    return tuple(scores[list(subject.free)].tolist()), float(delta[0])
+    while True:
+        found = method.attribute(subject.ids, baselines=subject.neutral, n_steps=steps, internal_batch_size=_ROWS)
+        pieces = tuple(found.detach().sum(-1)[0][list(subject.free)].tolist())
+        delta = sum(pieces) - whole
+        converged = abs(delta) <= max(_CLOSE * abs(whole), _CLOSE)
+        if converged or steps * 2 > _MOST_STEPS:
+            return Scores(
+                pieces=pieces, convergence=Convergence(steps=steps, whole=whole, delta=delta, converged=converged)
+            )
+        steps *= 2
 
 
 def occlusion(subject: Subject, _steps: int) -> Scores:
@@ -73,7 +95,7 @@ def occlusion(subject: Subject, _steps: int) -> Scores:
     found = Occlusion(score).attribute(
         everything, sliding_window_shapes=(1,), baselines=0.0, perturbations_per_eval=_ROWS
     )
-    return tuple(found[0].tolist()), None
+    return Scores(pieces=tuple(found[0].tolist()))
 
 
 METHODS: Final[Mapping[str, Callable[[Subject, int], Scores]]] = {

@@ -11,7 +11,7 @@ from html import escape
 from typing import Final
 
 from hybrid_llm.prepare.explain.drawings import COLOURS, curves, sample
-from hybrid_llm.prepare.explain.results import Attribution, Explanation
+from hybrid_llm.prepare.explain.results import Attribution, Convergence, Explanation
 from hybrid_llm.prepare.explain.route_page import route_section
 from hybrid_llm.prepare.explain.routing import Routed
 
@@ -23,12 +23,13 @@ _STYLE: Final = """
 *{box-sizing:border-box}body{margin:0 auto;max-width:60rem;padding:1.5rem 1rem 3rem;background:var(--paper);
 color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:anywhere}h1{font-size:1.6rem;margin:0 0 .3rem}
 h2{margin:2.2rem 0 .4rem;font-size:1.25rem}h3{font-size:1rem;margin:1.4rem 0 .2rem}p,ul{margin:.4rem 0}
-.faint{color:var(--faint);font-size:.9rem}.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.92rem;
+.faint{color:var(--faint);font-size:.9rem}.scroll{overflow-x:auto}table{border-collapse:collapse;overflow-wrap:normal;font-size:.92rem;
 font-variant-numeric:tabular-nums}th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid var(--line);
 text-align:right;vertical-align:top}th:first-child,td:first-child,.words td,.words th{text-align:left}
 thead th{border-bottom:2px solid var(--line)}.text{background:var(--shade);border-radius:.5rem;padding:.7rem .9rem;
 font-size:1.05rem;line-height:2;white-space:pre-wrap}.t{border-radius:.2rem;padding:.12em 0;
-border-bottom:2px solid transparent}.for{background:rgb(var(--for)/var(--a));border-bottom-color:rgb(var(--for)/var(--b))}
+border-bottom:2px solid transparent}
+.for{background:rgb(var(--for)/var(--a));border-bottom-color:rgb(var(--for)/var(--b))}
 .against{background:rgb(var(--against)/var(--a));border-bottom:2px dashed rgb(var(--against)/var(--b))}
 .doubt{background:rgb(var(--doubt)/var(--a));border-bottom:2px dashed rgb(var(--doubt)/var(--b))}
 .key{display:inline-block;padding:0 .45em;border-radius:.2rem;color:var(--ink)}
@@ -36,9 +37,9 @@ border-bottom:2px solid transparent}.for{background:rgb(var(--for)/var(--a));bor
 figcaption{font-size:.92rem}figure svg{width:100%;height:auto;display:block;overflow:visible}
 .sample{width:32px;height:10px;margin-right:.4rem}.grid{stroke:var(--line)}.tick{fill:var(--faint);font-size:12px;
 text-anchor:middle}.tick.left{text-anchor:end}.curve{fill:none;stroke-width:2.5}.curve.random{stroke:var(--none);
-stroke-dasharray:2 4}.curve.c0{stroke:var(--c0)}.curve.c1{stroke:var(--c1);stroke-dasharray:8 3}
+stroke-dasharray:1 5;stroke-linecap:round}.curve.c0{stroke:var(--c0)}.curve.c1{stroke:var(--c1);stroke-dasharray:8 3}
 .curve.c2{stroke:var(--c2);stroke-dasharray:3 2}details{margin:.5rem 0}summary{cursor:pointer}
-code{font-size:.9em}.held{font-weight:600}
+code{font-size:.9em}.held{font-weight:600}.rules li{margin:.5rem 0}
 """
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _STRONG: Final = 0.6
@@ -78,12 +79,20 @@ def _model(found: Explanation) -> Iterator[str]:
     for attribution in found.attributions:
         yield f"<h3>{escape(attribution.method[:1].upper() + attribution.method[1:])}</h3>"
         yield f'<p class="text">{_coloured(found, attribution)}</p>'
-        if attribution.delta is not None:
-            yield f'<p class="faint">The scores miss the difference that they explain by {attribution.delta:+.4f}.</p>'
+        if attribution.convergence is not None:
+            yield f'<p class="faint">{added_up(attribution.convergence)}</p>'
     for method, why in found.omitted.items():
         yield f"<p>No {escape(method)}: {escape(why)}.</p>"
     yield from _table(found)
     yield from _faithfulness(found)
+
+
+def added_up(convergence: Convergence) -> str:
+    """How far integrated gradients add up, in a sentence."""
+    missed = f"{convergence.delta:+.3f} of {convergence.whole:+.3f} after {convergence.steps} steps"
+    if convergence.converged:
+        return f"The scores add up, but for {missed}."
+    return f"The scores do not add up: they miss {missed}. Trust another method, or take more steps."
 
 
 def _coloured(found: Explanation, attribution: Attribution) -> str:
@@ -113,8 +122,9 @@ def _faithfulness(found: Explanation) -> Iterator[str]:
     random = found.random
     yield "<h2>How far this holds</h2>"
     yield (
-        "<p>A faithful order finds the tokens that the model needs. When they are replaced first, the probability falls "
-        "at once (deletion, a small area); when they are put back first, it rises at once (insertion, a large area).</p>"
+        "<p>A faithful order finds the tokens that the model needs. When they are replaced first, the probability "
+        "falls at once (deletion, a small area); when they are put back first, it rises at once (insertion, a large "
+        "area).</p>"
     )
     yield '<div class="side">'
     for name, baseline in (("deletion", random.deletion), ("insertion", random.insertion)):

@@ -65,6 +65,23 @@ class Random:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Convergence:
+    """How well integrated gradients add up.
+
+    Attributes:
+        steps: on the way from the neutral input.
+        whole: the difference between the log-probabilities that they shall add up to.
+        delta: by how much they miss it.
+        converged: whether that is at most 2 %, or 0.02.
+    """
+
+    steps: int
+    whole: float
+    delta: float
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """What one method finds.
 
@@ -73,13 +90,13 @@ class Attribution:
         scores: of each piece: by how much it adds to the log-probability of the target; for roll-out, a share of the
             attention.
         faithfulness: how well the order of the scores predicts what the model does.
-        delta: of integrated gradients, by how much the scores miss the difference that they add up to; else None.
+        convergence: of integrated gradients; else None.
     """
 
     method: str
     scores: tuple[float, ...]
     faithfulness: Faithfulness
-    delta: float | None = None
+    convergence: Convergence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from html import escape
 from typing import Final
 
 from hybrid_llm.core.decision import Decision
-from hybrid_llm.prepare.explain.routing import Answered, Routed
+from hybrid_llm.prepare.explain.routing import Answered, Routed, Written
 
 UNCERTAIN: Final = 0.5
 """A token less probable than this is called uncertain."""
@@ -34,13 +34,14 @@ def route_section(routed: Routed) -> Iterator[str]:
 
 
 def _rules(decision: Decision) -> Iterator[str]:
-    yield '<h3>Rules and the signals that they read</h3><div class="scroll"><table class="words"><thead><tr>'
-    yield "<th>rule</th><th>holds</th><th>when</th><th>because</th><th>read</th></tr></thead><tbody>"
+    yield '<h3>Rules and the signals that they read</h3><ul class="rules">'
     for entry in decision.trace:
-        holds, mark = ("yes", ' class="held"') if entry.matched else ("no", "")
-        cells = (entry.rule, holds, entry.condition or "always", entry.because, entry.shown_values)
-        yield f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-    yield "</tbody></table></div>"
+        holds, mark = ("holds", ' class="held"') if entry.matched else ("does not hold", "")
+        because = f": {entry.because}" if entry.because and entry.because != entry.condition else ""
+        yield f"<li><span{mark}>{escape(entry.rule)} {holds}{escape(because)}</span>"
+        yield f"<br><code>when {escape(entry.condition)}</code>" if entry.condition else ""
+        yield f'<br><span class="faint">{escape(entry.shown_values)}</span></li>'
+    yield "</ul>"
 
 
 def _cloud(routed: Routed) -> Iterator[str]:
@@ -61,14 +62,15 @@ def _answer(answer: Answered, *, last: bool) -> Iterator[str]:
         yield f'<p class="text">{escape(answer.text)}</p><p>This backend gives no probabilities of tokens.</p>'
         return
     yield '<p class="faint">The less sure the model was of a token, the stronger its '
-    yield '<span class="key doubt" style="--a:.6;--b:1">colour and dashed line</span>.</p><p class="text">'
-    for token in answer.tokens:
-        doubt = 1.0 - token.probability
-        style = f"--a:{_STRONG * doubt:.2f};--b:{doubt:.2f}"
-        title = f"{token.probability:.3f}"
-        yield f'<span class="t doubt" style="{style}" title="{title}">{escape(token.text)}</span>'
-    yield "</p>"
+    yield '<span class="key doubt" style="--a:.6;--b:1">colour and dashed line</span>.</p>'
+    yield '<p class="text">' + "".join(_coloured(token) for token in answer.tokens) + "</p>"
     yield from _uncertain(answer)
+
+
+def _coloured(token: Written) -> str:
+    doubt = 1.0 - token.probability
+    style = f"--a:{_STRONG * doubt:.2f};--b:{doubt:.2f}"
+    return f'<span class="t doubt" style="{style}" title="{token.probability:.3f}">{escape(token.text)}</span>'
 
 
 def _uncertain(answer: Answered) -> Iterator[str]:

@@ -67,7 +67,9 @@ class Routed:
         return {**plain, "decision": self.decision.to_dict()}
 
 
-def route(config: Path, text: str, *, ask: bool = False, labels: tuple[str, ...] = (), threshold: float = 0.0) -> Routed:
+def route(
+    config: Path, text: str, *, ask: bool = False, labels: tuple[str, ...] = (), threshold: float = 0.0
+) -> Routed:
     """Decide the route of *text* under the `hybrid.yaml` *config*, and with *ask* send it there.
 
     Args:

@@ -26,7 +26,12 @@ class Explain(Checked):
     )
     chat: bool = key(Flag(), "Whether the text is put into the chat template of the model.", default=False)
     methods: tuple[str, ...] = key(ListOf(Choice.of(*_METHODS), least=1), "The methods.", default=_METHODS)
-    steps: int = key(Whole(8, 1024), "Steps of integrated gradients.", default=64, source="measured")
+    steps: int = key(
+        Whole(8, 1024),
+        "Steps of integrated gradients to begin with; they are doubled until the scores add up.",
+        default=64,
+        source="measured",
+    )
     orders: int = key(Whole(1, 1000), "Random orders that the methods are compared with.", default=10)
 
     def run(self, work: Work) -> Outcome:

@@ -166,14 +166,14 @@ def _classifier(
     ids = torch.tensor([tokens])
     with torch.no_grad():
         found = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
-    if found.shape[-1] < 2:
+    if found.shape[-1] < 2 or len(labels) != found.shape[-1]:
         raise ConfigError(f"{hub.path} gives one number and no labels: it cannot be explained", path=str(hub.path))
     label = labels.index(question.label) if question.label else int(found.argmax())
     neutral, name = _neutral(tokenizer)
     return Subject(
         model=model, kind=ModelKind.CLASSIFIER, ids=ids, free=free, pieces=pieces,
         neutral=_replaced(ids, free, neutral), neutral_token=name,
-        readers=(len(tokens) - 1,) if _is_causal(model) else (0,), target=labels[label] if labels else str(label), label=label,
+        readers=(len(tokens) - 1,) if _is_causal(model) else (0,), target=labels[label], label=label,
     )  # fmt: skip
 
 
