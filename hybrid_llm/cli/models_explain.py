@@ -57,10 +57,10 @@ def _run(args: argparse.Namespace) -> int:
     routed = None
     if args.config is not None:
         routed = route(args.config, text, ask=args.ask, labels=tuple(args.labels), threshold=args.threshold)
-    output(document(found, routed), _lines(found, routed), as_json=args.json)
     if args.out is not None:
         write(args.out, found, routed, text)
         note(f"a page in {args.out / PAGE_NAME}; it contains the text")
+    output(document(found, routed), _lines(found, routed), as_json=args.json)
     return Exit.OK
 
 
