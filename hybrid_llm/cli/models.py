@@ -12,6 +12,7 @@ from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_layout
 from hybrid_llm.backends.edge.store import EMBEDDED
 from hybrid_llm.cli.arguments import Command, Group, add_json
 from hybrid_llm.cli.models_add import add_hidden_states, one_blas_thread
+from hybrid_llm.cli.models_registry import add_filters, list_remote
 from hybrid_llm.cli.steps import step_commands
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
@@ -52,12 +53,16 @@ MODELS: Final = Group(
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="a model folder, or a folder of them")
     parser.add_argument("--available", action="store_true", help="list what `models add` knows by name instead")
+    parser.add_argument("--remote", action="store_true", help="list the versions in a registry instead")
+    add_filters(parser)
     add_json(parser)
 
 
 def _list(args: argparse.Namespace) -> int:
     if args.available:
         return _list_catalogue(as_json=args.json)
+    if args.remote:
+        return list_remote(args)
     for root in args.folders:
         if not root.is_dir():
             raise ConfigError(f"{root} is not a folder", path=str(root))
@@ -131,6 +136,7 @@ LIST: Final = Command(
         "hybrid-llm models list",
         "hybrid-llm models list /srv/models --json",
         "hybrid-llm models list --available",
+        "hybrid-llm models list --remote --registry s3://models/registry --where 'accuracy>=0.8'",
     ),
 )
 

@@ -43,6 +43,12 @@ class Environment:
         name="HYBRID_LLM_MODELS",
         default=None,
     )
+    registry: str | None = key(
+        Text("a URL"),
+        "The registry of `hybrid-llm models publish`, `pull` and their siblings without `--registry`.",
+        name="HYBRID_LLM_REGISTRY",
+        default=None,
+    )
     debug_tracebacks: bool = key(
         Choice({"1": True, "0": False}),
         "`1` keeps frames and causes in tracebacks, with the texts in them, for debugging.",
@@ -53,7 +59,7 @@ class Environment:
 
 VARIABLES: Final[Table] = table(Environment, "the environment")
 _NAMES: Final = {key.attribute: key.name for key in VARIABLES.keys}
-CONFIG, POLICY, MODELS = (_NAMES[attribute] for attribute in ("config", "policy", "models"))
+CONFIG, POLICY, MODELS, REGISTRY = (_NAMES[attribute] for attribute in ("config", "policy", "models", "registry"))
 
 
 def read_environment(environ: Mapping[str, str] | None = None) -> Environment:

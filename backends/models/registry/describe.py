@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,9 @@ from hybrid_llm.backends.signing.statement import SIGNATURE
 from hybrid_llm.core.errors import ConfigError
 
 CARD: Final = "card.json"
-"""What a recipe writes of a model: data, licence, parameters, metrics, lineage."""
+"""What a recipe writes of a model: licence, lineage, evaluations, and whether it may be published."""
+RECORD: Final = "step.json"
+"""What a step of a recipe writes of its result, with its metrics."""
 _TASKS: Final = {
     "ForCausalLM": "generate",
     "ForSequenceClassification": "classify",
@@ -68,21 +71,46 @@ def read_file(path: Path, add: Callable[[int], None] = lambda count: None) -> Fi
 
 
 def _about(folder: Path, paths: Mapping[str, Path]) -> About:
-    """What the files say: the card of a recipe first, then the manifest of the device, then the configuration."""
-    card = _json(folder / CARD)
+    """What the files say: the card and the record of a recipe, the manifest of the device, and the configuration.
+
+    Raises:
+        ConfigError: the recipe says that the model may not be published.
+    """
+    card, step = _json(folder / CARD), _json(folder / RECORD)
+    _require_publishable(folder, card, step)
     device, config, adapter = (_json(folder / name) for name in ("manifest.json", "config.json", "adapter_config.json"))
-    metrics = {str(k): float(v) for k, v in _mapping(card, "metrics").items() if isinstance(v, int | float)}
-    lineage = {str(k): str(v) for k, v in _mapping(card, "lineage").items()}
-    if base := adapter.get("base_model_name_or_path"):
-        lineage.setdefault("base", str(base))
     return About(
         kind=_kind(paths),
-        task=str(card.get("task") or _task(config)),
+        task=_task(config),
         licence=str(card.get("licence") or device.get("license") or "unknown"),
-        parameters=int(card.get("parameters") or device.get("parameters") or 0),
-        metrics=metrics,
-        lineage=lineage,
+        parameters=int(device.get("parameters") or 0),
+        metrics=dict(_metrics([step.get("metrics"), *_mapping(card, "evaluations").values()])),
+        lineage=dict(_lineage(card, adapter)),
     )
+
+
+def _require_publishable(folder: Path, card: Mapping[str, Any], step: Mapping[str, Any]) -> None:
+    refusals = [*card.get("refusals", ()), *(one.get("metric", one) for one in step.get("breaches", ()))]
+    if card.get("publishable") is False or refusals:
+        why = "; ".join(map(str, refusals)) or "its card says so"
+        raise ConfigError(f"{folder} may not be published: {why}: improve the model, or change its recipe")
+
+
+def _metrics(found: Iterable[object]) -> Iterator[tuple[str, float]]:
+    for metrics in found:
+        for name, value in metrics.items() if isinstance(metrics, dict) else ():
+            if isinstance(value, int | float) and math.isfinite(value):
+                yield str(name), float(value)
+
+
+def _lineage(card: Mapping[str, Any], adapter: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each step of the recipe with the digest of its result, and the inputs from outside with theirs."""
+    if base := adapter.get("base_model_name_or_path"):
+        yield "base", str(base)
+    for entry in card.get("lineage", ()):
+        for name, digest in _mapping(entry, "inputs").items():
+            yield str(name), str(digest)
+        yield str(entry.get("step", "")), str(entry.get("digest", ""))
 
 
 def _kind(paths: Mapping[str, Path]) -> str:
