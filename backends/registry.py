@@ -48,7 +48,7 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
     "kind of backend",
     group="hybrid_llm.backends",
     builtin={
-        "onnx": "hybrid_llm.backends.edge.backend:EdgeConfig",
+        "onnx": "hybrid_llm.backends.edge.spec:EdgeConfig",
         "encoder": "hybrid_llm.backends.encoder.spec:EncoderConfig",
         "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
         "openai": "hybrid_llm.backends.openai.spec:OpenAISpec",

@@ -5,24 +5,29 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from concurrent.futures import wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.backends.chat_files import read_sampling, recommends_draw
 from hybrid_llm.backends.edge.folder import read_layout, read_manifest
 from hybrid_llm.backends.edge.scheduling import EndCause, PrefixCache, Slots, Watchdog
-from hybrid_llm.backends.edge.store import DEFAULT, DEMONSTRATION, default_model, embedded_model, named_models
+from hybrid_llm.backends.edge.spec import EdgeConfig
+from hybrid_llm.backends.edge.store import DEMONSTRATION, embedded_model
 from hybrid_llm.backends.text import ChatTokenizer
-from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.clearance import Cleared, require_clearance
-from hybrid_llm.core.errors import BackendOverloaded, BackendUnavailable, ConfigError, InvalidRequest, RequestRejected
-from hybrid_llm.core.fields import Choice, File, Flag, Number, Whole, key, keys_of, one_of
+from hybrid_llm.core.errors import (
+    BackendOverloaded,
+    BackendUnavailable,
+    ConfigError,
+    InvalidRequest,
+    RequestRejected,
+    SecurityError,
+)
+from hybrid_llm.core.fields import Whole, keys_of
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.lifetime import Origin, close_at_exit, native
 from hybrid_llm.core.log import log
@@ -39,67 +44,6 @@ if TYPE_CHECKING:
 _GENERATION: Final = "hybrid_llm.backends.edge.generation"  # imports numpy, for which an event loop must not wait
 _EXACT_COUNT_BYTES = 64 * 1024
 """Longer prompts, if far beyond the context window, are estimated: counting their tokens would take too long."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EdgeConfig(Checked):
-    """A model on this device, run by ONNX Runtime."""
-
-    kind: ClassVar[str] = "onnx"
-    location: ClassVar[Location] = Location.EDGE
-
-    name: str = "edge"
-    model: Path | None = key(
-        one_of(
-            File(
-                "the name of an added model, the path of a model folder, `embedded`",
-                names=named_models,
-                remedy="(`hybrid-llm models add NAME` adds a model; a path has a slash)",
-            ),
-            Choice({DEFAULT: None}),
-        ),
-        "The model. `default` is the one that `hybrid-llm models use` chose, else `embedded`, a demonstration model.",
-        default=None,
-    )
-    load: Literal["lazy", "eager"] = key(
-        Choice.of("lazy", "eager"), "When the model is loaded: on first use, or at the start.", default="lazy"
-    )
-    threads: int = key(
-        Whole(0, 1024), "Threads of the runtime; 0 chooses: every processor, or fewer beside busy processes.", default=0
-    )
-    max_concurrency: int = key(Whole(1, 1024), "Requests that run at once.", default=2)
-    max_queue: int = key(Whole(), "Requests that may wait; more are rejected with `BackendOverloaded`.", default=16)
-    memory_limit_mb: int = key(
-        Whole(1), "Memory for key-value caches, of running requests and of stored prefixes, MiB.", default=512
-    )
-    reuse_prefixes: bool = key(
-        Flag(), "Store key-value caches for later requests of the same tenant with the same beginning.", default=True
-    )
-    speculation: Literal["auto", "off"] = key(
-        Choice.of("auto", "off"), "Speculative decoding by prompt lookup; answers stay the same.", default="auto"
-    )
-    energy_per_1k_tokens_j: float = key(
-        Number(), "Energy that 1,000 tokens cost the device, joules, as measured by the integrator.", default=0.0
-    )
-    spin: bool = True
-    """Let the runtime's threads spin between steps: faster on an idle device, far slower on a busy one."""
-
-    @property
-    def folder(self) -> Path:
-        """The model folder; ConfigError if the default model is gone."""
-        return self.model or default_model()
-
-    def fingerprint(self) -> str | None:
-        """The digests of the model's files and the number of threads; None if the model folder cannot be read."""
-        try:
-            manifest = read_manifest(self.folder)
-        except ConfigError:
-            return None  # opening the backend reports what is wrong with it
-        return f"{manifest.listed}\nthreads {self.threads}"
-
-    def open(self) -> EdgeBackend:
-        """Make the backend; ConfigError if its folder or an option is unusable."""
-        return EdgeBackend(self)
 
 
 class EdgeBackend:
@@ -135,6 +79,7 @@ class EdgeBackend:
         self._lock, self._load_lock = threading.Lock(), threading.Lock()
         self._runs: set[Run] = set()
         self._tokenizer: ChatTokenizer | None = None
+        self._signed: Mapping[str, str] | None = None
         self._model: EdgeModel | None = None
         self._threads = Pool(config.max_concurrency + config.max_queue, "hybrid-llm-edge")
         self._failure = ""
@@ -202,7 +147,7 @@ class EdgeBackend:
             return estimate
         try:
             return len(self._tokenizer_for(request).encode(request))
-        except (InvalidRequest, ConfigError):
+        except (InvalidRequest, ConfigError, SecurityError):
             return estimate
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
@@ -331,6 +276,8 @@ class EdgeBackend:
             load = self._loading.begin()
             run.wait_for(load)
             if (error := load.exception()) is not None:
+                if isinstance(error, SecurityError):
+                    raise error
                 raise BackendUnavailable(str(error), backend=self.name, reason="not_ready") from error
         model = self._model  # `close` may clear it at any time
         if model is not None:
@@ -347,15 +294,30 @@ class EdgeBackend:
 
         tokenizer = self._chat_tokenizer()
         with native:
-            model = EdgeModel(self._folder, threads=self._config.threads, spin=self._config.spin, tokenizer=tokenizer)
+            model = EdgeModel(
+                self._folder,
+                threads=self._config.threads,
+                spin=self._config.spin,
+                tokenizer=tokenizer,
+                signed=self._signed,
+            )
         self._context_window = min(model.layout.context_length, self._memory // model.kv_bytes_per_token)
         return model
 
     def _chat_tokenizer(self) -> ChatTokenizer:
         with self._tokenizer_lock, self._noting_failure():
             if self._tokenizer is None:
+                self._signed = self._verify()
                 self._tokenizer = ChatTokenizer.load(self._folder)
             return self._tokenizer
+
+    def _verify(self) -> Mapping[str, str] | None:
+        """File -> SHA-256 of what is signed; None where no signature is asked for."""
+        if self._config.trust is None:
+            return None
+        from hybrid_llm.backends.signing.verify import verify_folder
+
+        return verify_folder(self._folder, self._config.trust).files
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
@@ -363,7 +325,8 @@ class EdgeBackend:
         try:
             yield
         except Exception as error:
-            failure = str(error) if isinstance(error, ConfigError) else f"it cannot be loaded: {type(error).__name__}"
+            ours = isinstance(error, ConfigError | SecurityError)
+            failure = str(error) if ours else f"it cannot be loaded: {type(error).__name__}"
             if failure != self._failure:
                 log.warning("%s is not ready: %s", self.name, failure)
             self._failure = failure

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_llm.backends.chat_files import file_error
+from hybrid_llm.core.errors import UntrustedModel
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -112,11 +113,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise file_error(path, f"is not a model manifest ({error!r}): convert the model again") from error
 
 
-def verify_manifest(folder: Path) -> Manifest:
+def verify_manifest(folder: Path, signed: Mapping[str, str] | None = None) -> Manifest:
     """Read the manifest of *folder* and check every file against it: none missing, modified or unlisted.
+
+    Args:
+        folder: the model.
+        signed: file -> SHA-256 of what a trusted signer signed, the manifest among them; None asks for no signature.
 
     Raises:
         ConfigError: at the first file that differs; the message names it and says what to do.
+        UntrustedModel: the manifest, or a file in it, is not the signed one.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest.files.items():
@@ -124,6 +130,12 @@ def verify_manifest(folder: Path) -> Manifest:
     for path in sorted(folder.iterdir()):
         if path.suffix in _CHECKED_SUFFIXES and path.name not in (*manifest.files, *_RECORDS):
             raise file_error(path, f"is not listed in {MANIFEST_NAME}: remove it or convert the model again")
+    if signed is not None:
+        listed = {name: entry.sha256 for name, entry in manifest.files.items()}
+        for name, sha256 in {**listed, MANIFEST_NAME: digest_file(folder / MANIFEST_NAME).sha256}.items():
+            if signed.get(name) != sha256:
+                message = f"{folder} is not what was signed: {name} is changed"
+                raise UntrustedModel(message, model=str(folder), reason="changed")
     return manifest
 
 

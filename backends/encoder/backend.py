@@ -24,6 +24,7 @@ from hybrid_llm.backends.encoder.files import (
 )
 from hybrid_llm.backends.encoder.model import Encoder, Windows
 from hybrid_llm.backends.encoder.spec import EncoderConfig, meaning
+from hybrid_llm.backends.signing.verify import verify_folder
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import (
     BackendOverloaded,
@@ -31,6 +32,7 @@ from hybrid_llm.core.errors import (
     ConfigError,
     DeadlineExceeded,
     RequestRejected,
+    SecurityError,
 )
 from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.lifetime import Origin, close_at_exit
@@ -262,8 +264,11 @@ class EncoderBackend:
     def _ready(self, run: _Run) -> Encoder:
         """The loaded model, loaded on first use; the load goes on if *run* ends meanwhile."""
         if self._encoder is None and not self._failure:
-            wait([self._loading.begin()], max(0.0, run.request.remaining()))
+            load = self._loading.begin()
+            wait([load], max(0.0, run.request.remaining()))
             self._check(run)
+            if load.done() and isinstance(error := load.exception(), SecurityError):
+                raise error
         encoder = self._encoder
         if encoder is not None:
             return encoder
@@ -273,6 +278,8 @@ class EncoderBackend:
 
     def _load(self) -> None:
         try:
+            if self._config.trust is not None:
+                verify_folder(self._config.model, self._config.trust)
             encoder = Encoder(ModelFiles.in_folder(self._config.model), threads=self._config.threads)
             rank = 2 if self._task == CLASSIFY else 3
             if encoder.rank != rank:
@@ -280,7 +287,9 @@ class EncoderBackend:
                 raise invalid(encoder.source, f"model.onnx gives {what}, which is not what `{self._task}` needs")
         except Exception as error:
             self._failure = (
-                str(error) if isinstance(error, ConfigError) else f"it cannot be loaded: {type(error).__name__}"
+                str(error)
+                if isinstance(error, ConfigError | SecurityError)
+                else f"it cannot be loaded: {type(error).__name__}"
             )
             log.warning("%s is not ready: %s", self.name, self._failure)
             raise

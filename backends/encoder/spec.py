@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from hybrid_llm.backends.encoder.classifiers import kinds_by_label
 from hybrid_llm.backends.encoder.files import OUTSIDE, fingerprint_of, invalid, labels_of, read_config, type_of
+from hybrid_llm.backends.signing.trust import TRUST, Trust
 from hybrid_llm.core.fields import Choice, File, MapOf, Number, Text, Whole, key
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.taskform import CLASSIFY, EXTRACT
@@ -38,6 +39,11 @@ class EncoderConfig:
     )
     min_score: float = key(
         Number(0.0, 1.0), "Of a token classifier: the least probability of what it extracts.", default=0.5
+    )
+    trust: Trust | None = key(
+        TRUST,
+        "Who must have signed the model: `{ca: ca.pem, identity: URI}` or `{key: release.pub}`. Without it, any is loaded.",
+        default=None,
     )
     load: Literal["lazy", "eager"] = key(
         Choice.of("lazy", "eager"), "When the model is loaded: on first use, or at the start.", default="lazy"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from hybrid_llm.backends.node.liveness import StallLimits
+from hybrid_llm.backends.signing.trust import Trust
 from hybrid_llm.backends.token_names import TokenScores
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import HybridLLMError
@@ -53,6 +54,8 @@ class EngineConfig(Checked):
     max_waiting: int = key(Whole(), "Requests that may wait for a slot; more are rejected as overloaded.", default=64)
     reuse_prefixes: bool = True
     """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""
+    trust: Trust | None = None
+    """Who must have signed the model; None loads any."""
     limits: StallLimits = field(default_factory=StallLimits)
     """When an engine that makes no progress is taken as hung."""
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hybrid_llm.backends.node.engine import (
     EngineConfig,
@@ -22,7 +22,9 @@ from hybrid_llm.backends.node.engine import (
     EngineRequest,
 )
 from hybrid_llm.backends.node.liveness import Pulse, StallLimits
+from hybrid_llm.backends.signing.trust import Trust
 from hybrid_llm.backends.token_names import TokenScores
+from hybrid_llm.core.errors import ConfigError, UntrustedModel
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
@@ -60,10 +62,25 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The engine cannot start: message and path of the `ConfigError`."""
+    """The engine cannot start: message and path of the `ConfigError`; with a *reason*, of the `UntrustedModel`."""
 
     message: str
     path: str | None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, error: ConfigError | UntrustedModel) -> Self:
+        """What reports *error*."""
+        if isinstance(error, UntrustedModel):
+            return cls(str(error), error.model, error.reason)
+        return cls(str(error), error.path)
+
+    @property
+    def error(self) -> ConfigError | UntrustedModel:
+        """The error again."""
+        if self.reason:
+            return UntrustedModel(self.message, model=self.path or "", reason=self.reason)
+        return ConfigError(self.message, path=self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +124,15 @@ def _plain(value: Any) -> Any:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
-def _read_config(model: str, limits: dict[str, float], **fields: Any) -> EngineConfig:
-    return EngineConfig(model=Path(model), limits=StallLimits(**limits), **fields)
+def _read_config(
+    model: str, limits: dict[str, float], trust: dict[str, str | None] | None, **fields: Any
+) -> EngineConfig:
+    trusted = None if trust is None else _read_trust(**trust)
+    return EngineConfig(model=Path(model), limits=StallLimits(**limits), trust=trusted, **fields)
+
+
+def _read_trust(ca: str | None, identity: str | None, key: str | None) -> Trust:
+    return Trust(ca=None if ca is None else Path(ca), identity=identity, key=None if key is None else Path(key))
 
 
 def _read_request(

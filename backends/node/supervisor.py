@@ -24,7 +24,7 @@ from hybrid_llm.backends.node.engine import (
     FaultCode,
 )
 from hybrid_llm.backends.node.liveness import Liveness, ProgressMonitor, Pulse
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError, SecurityError
 
 _log = logging.getLogger(__name__)
 _BACKOFF = (0.5, 30.0)
@@ -97,6 +97,7 @@ class EngineProcess:
 
         Raises:
             ConfigError: the folder or an option is unusable; the message says what to do.
+            UntrustedModel: the model is not what a trusted signer signed.
             EngineDied: the process crashed while it loaded, or `start` was called before.
         """
         if self._supervisor is not None:
@@ -167,7 +168,7 @@ class EngineProcess:
             while True:
                 try:
                     await self._run_once(started)
-                except (ConfigError, OSError) as error:
+                except (ConfigError, SecurityError, OSError) as error:
                     if not started.done():
                         return started.set_exception(error)
                     _log.error("the engine cannot be restarted: %s", error)
@@ -242,8 +243,8 @@ class EngineProcess:
                 self._monitor.loaded()
                 self._load = EngineLoad(slots=info.slots, kv_tokens_total=info.slots * info.context_window)
                 self._set_healthy(healthy=True)
-            case ipc.Refused(text, path):
-                raise ConfigError(text, path=path)
+            case ipc.Refused():
+                raise message.error
 
     def _set_healthy(self, *, healthy: bool) -> None:
         if healthy != self.healthy:

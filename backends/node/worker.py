@@ -17,7 +17,8 @@ from hybrid_llm.backends.node import ipc
 from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines import check_folder
 from hybrid_llm.backends.node.liveness import PULSE_S, Pulse
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.backends.signing.verify import verify_folder
+from hybrid_llm.core.errors import ConfigError, UntrustedModel
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.threads import started
 
@@ -81,8 +82,8 @@ def main() -> None:
         raise SystemExit("start this through EngineProcess")
     try:
         engine = _load(start.config, outbox, odometer)
-    except ConfigError as error:
-        outbox.send(ipc.Refused(str(error), error.path))
+    except (ConfigError, UntrustedModel) as error:
+        outbox.send(ipc.Refused.of(error))
     except ImportError as error:
         outbox.send(ipc.Refused(f"the node needs {error.name}: {install_hint('node')}", None))
     else:
@@ -102,6 +103,9 @@ def _read_commands(inbox: Inbox) -> None:
 
 
 def _load(config: EngineConfig, outbox: Outbox, odometer: Odometer) -> LoopEngine:
+    if config.trust is not None:
+        outbox.send(ipc.Progress("verifying the signature of the model"))
+        verify_folder(config.model, config.trust)
     outbox.send(ipc.Progress("checking the model folder"))
     check_folder(config.model)
     outbox.send(ipc.Progress("importing torch"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, seconds
+from hybrid_llm.cli.models_signing import add_trust, trust_of
 from hybrid_llm.cli.ready_file import ready_file
 from hybrid_llm.cli.terminal import Exit, Progress, log_to_stderr, note
 from hybrid_llm.core.checked import fits
@@ -47,6 +48,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_verbose(parser, "log more than one line for each call to standard error")
     parser.add_argument("--quiet", "-q", action="store_true", help="log warnings only, not each call")
     _add_engine(parser)
+    add_trust(parser)
     _add_telemetry(parser)
     _add_limits(parser)
 
@@ -181,6 +183,7 @@ def _config(args: argparse.Namespace) -> NodeConfig:
         kv_tokens=args.kv_tokens,
         max_waiting=args.max_queue,
         reuse_prefixes=args.reuse_prefixes,
+        trust=trust_of(args),
         limits=StallLimits(stall=args.stall_limit, load=args.load_limit),
     )
     return NodeConfig(
@@ -244,5 +247,5 @@ SERVE: Final = Command(
         "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1",
         "hybrid-llm serve --model MODEL --listen 127.0.0.1:0 --tls certs --ready-file port.txt",
     ),
-    codes=(Exit.FAILURE, Exit.CONFIG),
+    codes=(Exit.FAILURE, Exit.CONFIG, Exit.SECURITY),
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_llm.backends.edge.backend import EdgeConfig
+from hybrid_llm.backends.edge.spec import EdgeConfig
 from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.wire.certificates import TLSFiles
