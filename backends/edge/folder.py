@@ -95,6 +95,10 @@ class ModelLayout:
         """Bytes of keys and values of all layers for one token, with *item_size* bytes per number."""
         return len(self.pasts) * self.kv_heads * self.head_size * item_size
 
+    def kv_shape(self, capacity: int) -> tuple[int, int, int, int]:
+        """Shape of one cache tensor: batch, heads, tokens, head size."""
+        return (1, self.kv_heads, capacity, self.head_size)
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` of *folder* without checking the files that it lists.

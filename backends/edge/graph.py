@@ -73,22 +73,17 @@ def probe(session: Any, layout: ModelLayout, graph: Graph, path: Path) -> None:
         feeds[layout.position_ids] = np.zeros_like(one)
     if layout.logit_rows is not None:
         feeds[layout.logit_rows] = np.ones(1, dtype=np.int64)
-    empty = np.zeros(kv_shape(layout, 0), dtype=graph.kv_dtype)
+    empty = np.zeros(layout.kv_shape(0), dtype=graph.kv_dtype)
     feeds |= dict.fromkeys(layout.pasts, empty)
     try:
         logits, key = session.run([layout.logits, layout.presents[0]], feeds)
     except Exception as error:  # onnxruntime has one unrelated exception class per status
         raise _mismatch(path, f"it fails on its first token ({type(error).__name__})") from error
-    expected = kv_shape(layout, layout.rows_per_token)
+    expected = layout.kv_shape(layout.rows_per_token)
     if key.shape != expected:
         raise _mismatch(path, f"its cache has the shape {key.shape}, by genai_config.json it is {expected}")
     if not np.isfinite(logits).all():
         raise _mismatch(path, "its logits are not finite")
-
-
-def kv_shape(layout: ModelLayout, capacity: int) -> tuple[int, int, int, int]:
-    """Shape of one cache tensor: batch, heads, tokens, head size."""
-    return (1, layout.kv_heads, capacity, layout.head_size)
 
 
 def _mismatch(path: Path, what: str) -> ConfigError:

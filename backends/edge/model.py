@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.folder import Manifest, ModelLayout, read_layout, verify_manifest
-from hybrid_llm.backends.edge.graph import Graph, inspect, kv_shape, probe
+from hybrid_llm.backends.edge.graph import Graph, inspect, probe
 from hybrid_llm.backends.edge.runtime import open_session, usable_processors
 from hybrid_llm.backends.edge.scheduling import BORDER, Prefix
 from hybrid_llm.backends.edge.sessions import Sessions, read_machine
@@ -146,7 +146,7 @@ class EdgeSequence:
         self._logit_rows = np.ones(1, dtype=np.int64)
         self._gives_hidden = hidden_states
         self._hidden: NDArray[Any] | None = None
-        self._shape = kv_shape(layout, capacity + (layout.rows_per_token - 1) * BORDER)
+        self._shape = layout.kv_shape(capacity + (layout.rows_per_token - 1) * BORDER)
         self._kv = self._allocate(prefix.buffers if prefix is not None else [])
 
     @property

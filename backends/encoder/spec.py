@@ -42,7 +42,7 @@ class EncoderConfig:
     )
     trust: Trust | None = key(
         TRUST,
-        "Who must have signed the model: `{ca: ca.pem, identity: URI}` or `{key: release.pub}`. Without it, any is loaded.",
+        "Who must have signed the model: `{ca: FILE, identity: URI}` or `{key: FILE}`. Without it, any is loaded.",
         default=None,
     )
     load: Literal["lazy", "eager"] = key(

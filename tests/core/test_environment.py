@@ -35,6 +35,7 @@ def test_each_variable_has_its_type():
         "HYBRID_LLM_CONFIG": "a/hybrid.yaml",
         "HYBRID_LLM_POLICY": "offline-first",
         "HYBRID_LLM_MODELS": "~/models",
+        "HYBRID_LLM_REGISTRY": "s3://models/registry",
         "HYBRID_LLM_DEBUG_TRACEBACKS": "1",
     }
     assert set(environ) == set(NAMES)
@@ -42,6 +43,7 @@ def test_each_variable_has_its_type():
         config=Path("a/hybrid.yaml"),
         policy="offline-first",
         models=Path("~/models").expanduser(),
+        registry="s3://models/registry",
         debug_tracebacks=True,
     )
 
