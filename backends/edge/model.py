@@ -146,7 +146,8 @@ class EdgeSequence:
         self._logit_rows = np.ones(1, dtype=np.int64)
         self._gives_hidden = hidden_states
         self._hidden: NDArray[Any] | None = None
-        self._shape = layout.kv_shape(capacity + (layout.rows_per_token - 1) * BORDER)
+        rows = capacity + (layout.rows_per_token - 1) * BORDER
+        self._shape = (1, layout.kv_heads, rows, layout.head_size)
         self._kv = self._allocate(prefix.buffers if prefix is not None else [])
 
     @property
