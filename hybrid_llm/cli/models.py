@@ -12,7 +12,7 @@ from hybrid_llm.backends.edge.folder import MANIFEST_NAME, Manifest, read_layout
 from hybrid_llm.backends.edge.store import EMBEDDED
 from hybrid_llm.cli.arguments import Command, Group, add_json
 from hybrid_llm.cli.models_add import add_hidden_states, one_blas_thread
-from hybrid_llm.cli.models_registry import add_filters, list_remote
+from hybrid_llm.cli.models_registry import REGISTRY_COMMANDS, add_filters, list_remote
 from hybrid_llm.cli.steps import step_commands
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_error, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
@@ -21,12 +21,12 @@ from hybrid_llm.core.extras import install_hint
 _FLOAT32: Final = 4
 """Bytes."""
 _DEFAULT_FOLDER: Final = Path("models")
-_CATALOGUE_COLUMNS: Final = ("name", "M parameters", "MB to download", "context", "licence", "good at")
 
 MODELS: Final = Group(
     about="Models for the device, and the steps that make them: each is a command, and a kind of step in recipes.",
     commands={
         **step_commands(),
+        **REGISTRY_COMMANDS,
         "add": ("hybrid_llm.cli.models_add:ADD", "get a model, by a name of the catalogue or from any source"),
         "list": ("hybrid_llm.cli.models:LIST", "list the added models, the embedded one and those in folders"),
         "use": ("hybrid_llm.cli.models:USE", "make an added model the default"),
@@ -60,7 +60,9 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
 
 def _list(args: argparse.Namespace) -> int:
     if args.available:
-        return _list_catalogue(as_json=args.json)
+        from hybrid_llm.cli.models_add import list_catalogue
+
+        return list_catalogue(as_json=args.json)
     if args.remote:
         return list_remote(args)
     for root in args.folders:
@@ -76,18 +78,6 @@ def _list(args: argparse.Namespace) -> int:
     else:
         columns = ("name", "default", "model", "precision", "M parameters", "MB", "context", "folder")
         table(columns, [_row(*model, default=default) for model in found], numbers={"M parameters", "MB", "context"})
-    return Exit.OK
-
-
-def _list_catalogue(*, as_json: bool) -> int:
-    from hybrid_llm.cli.models_add import catalogue_rows
-    from hybrid_llm.router.config.catalogue import read_catalogue
-
-    catalogue = read_catalogue()
-    if as_json:
-        print_json([record(entry) for entry in catalogue.values()])
-    else:
-        table(_CATALOGUE_COLUMNS, catalogue_rows(catalogue), numbers=set(_CATALOGUE_COLUMNS[1:4]))
     return Exit.OK
 
 

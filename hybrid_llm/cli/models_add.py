@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.backends.edge.store import ModelStore, check_name
 from hybrid_llm.cli.arguments import Command, add_json
-from hybrid_llm.cli.terminal import Exit, Progress, note, output, record
+from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_json, record, table
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint, requirements
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.models.store import Added, Addition
 
 _MB: Final = 1_000_000
+_CATALOGUE_COLUMNS: Final = ("name", "M parameters", "MB to download", "context", "licence", "good at")
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +189,19 @@ def _accept(entry: CatalogueEntry, *, accepted: bool) -> None:
     raise ConfigError(f"{message}, then pass --accept-license")
 
 
-def catalogue_rows(catalogue: Mapping[str, CatalogueEntry]) -> list[tuple[str, ...]]:
+def list_catalogue(*, as_json: bool) -> int:
+    """List the models of the catalogue."""
+    from hybrid_llm.router.config.catalogue import read_catalogue
+
+    catalogue = read_catalogue()
+    if as_json:
+        print_json([record(entry) for entry in catalogue.values()])
+    else:
+        table(_CATALOGUE_COLUMNS, _catalogue_rows(catalogue), numbers=set(_CATALOGUE_COLUMNS[1:4]))
+    return Exit.OK
+
+
+def _catalogue_rows(catalogue: Mapping[str, CatalogueEntry]) -> list[tuple[str, ...]]:
     """A row for each model of the catalogue: name, size, context, licence, what it is good at."""
     return [
         (

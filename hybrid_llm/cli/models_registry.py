@@ -21,6 +21,17 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.models.registry import AliasEntry, ModelRegistry
 
 _CODES: Final = (Exit.FAILURE, Exit.CONFIG, Exit.SECURITY, Exit.INTERRUPTED)
+REGISTRY_COMMANDS: Final = {
+    "sign": ("hybrid_llm.cli.models_signing:SIGN", "sign a model folder"),
+    "verify-signature": ("hybrid_llm.cli.models_signing:VERIFY_SIGNATURE", "check the signature of a model folder"),
+    "publish": ("hybrid_llm.cli.models_registry:PUBLISH", "publish a model folder in a registry"),
+    "pull": ("hybrid_llm.cli.models_registry:PULL", "fetch a version from a registry"),
+    "promote": ("hybrid_llm.cli.models_registry:PROMOTE", "let an alias of a registry point to a version"),
+    "rollback": ("hybrid_llm.cli.models_registry:ROLLBACK", "let an alias point to the version before"),
+    "history": ("hybrid_llm.cli.models_registry:HISTORY", "list the moves of an alias"),
+    "gc": ("hybrid_llm.cli.models_registry:GC", "delete what no version of a registry refers to"),
+}
+"""Name -> where the command is, and what it does in a few words."""
 _COLUMNS: Final = ("name", "version", "aliases", "kind", "task", "licence", "MB", "metrics")
 _DAY_S: Final = 86_400.0
 _MB: Final = 1e6

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.backends.digests import folder_digest, model_digest
-from hybrid_llm.backends.edge.backend import EdgeConfig
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME
+from hybrid_llm.backends.edge.spec import EdgeConfig
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.prepare.evaluation.decoders import open_scorer
