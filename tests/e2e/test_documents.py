@@ -37,6 +37,7 @@ NOT_RUN = {
     "hybrid-llm models convert qwen-hf qwen-edge --license Apache-2.0": "needs that download; tests/backends/prepare",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4": "needs that download",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0": "the same",
+    "hybrid-llm models explain models/sentiment 'A delight.' --label negative --json": "needs that model",
     "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",
     "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1": "the same",
     "hybrid-llm gateway": "serves until it is ended; tests/cli/test_gateway.py",

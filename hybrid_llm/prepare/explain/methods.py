@@ -17,6 +17,7 @@ from hybrid_llm.prepare.explain.subject import Subject
 _CLOSE: Final = 0.02
 """Integrated gradients have converged when they miss this share of the difference that they add up to."""
 _MOST_STEPS: Final = 1024
+ROLL_OUT: Final = "attention roll-out"
 _ROWS: Final = 16
 """Inputs that the model reads at a time."""
 
@@ -101,6 +102,6 @@ def occlusion(subject: Subject, _steps: int) -> Scores:
 METHODS: Final[Mapping[str, Callable[[Subject, int], Scores]]] = {
     "integrated gradients": integrated_gradients,
     "occlusion": occlusion,
-    "attention roll-out": roll_out,
+    ROLL_OUT: roll_out,
 }
 """Name -> method."""

@@ -11,6 +11,7 @@ from html import escape
 from typing import Final
 
 from hybrid_llm.prepare.explain.drawings import COLOURS, curves, sample
+from hybrid_llm.prepare.explain.methods import ROLL_OUT
 from hybrid_llm.prepare.explain.results import Attribution, Convergence, Explanation
 from hybrid_llm.prepare.explain.route_page import route_section
 from hybrid_llm.prepare.explain.routing import Routed
@@ -43,7 +44,7 @@ code{font-size:.9em}.held{font-weight:600}.rules li{margin:.5rem 0}
 """
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _STRONG: Final = 0.6
-"""The opacity of the largest score: the text on it keeps a contrast of 4.5 to 1 (WCAG 2.2)."""
+"""The opacity of the largest score: the contrast of the text on it is 5.3 to 7.1 to 1 (WCAG 2.2 asks for 4.5)."""
 _LISTED: Final = 200
 """Rows of the table of tokens."""
 
@@ -66,9 +67,9 @@ def page(explanation: Explanation | None, routed: Routed | None, text: str) -> s
 
 
 def _model(found: Explanation) -> Iterator[str]:
-    yield f"<h2>Why {escape(found.model)} answers <q>{escape(found.target)}</q></h2>"
+    yield f"<h2>Why {escape(found.model)} gives <q>{escape(found.target)}</q> {found.probability:.3f}</h2>"
     yield (
-        f"<p>Probability {found.probability:.3f}; {found.neutral:.3g} where every token is replaced by "
+        f"<p>That is its probability; it is {found.neutral:.3g} where every token is replaced by "
         f"<code>{escape(found.neutral_token)}</code>.</p>"
     )
     yield (
@@ -79,6 +80,8 @@ def _model(found: Explanation) -> Iterator[str]:
     for attribution in found.attributions:
         yield f"<h3>{escape(attribution.method[:1].upper() + attribution.method[1:])}</h3>"
         yield f'<p class="text">{_coloured(found, attribution)}</p>'
+        if attribution.method == ROLL_OUT:
+            yield '<p class="faint">Attention has no sign: it shows what the model reads, not what it makes of it.</p>'
         if attribution.convergence is not None:
             yield f'<p class="faint">{added_up(attribution.convergence)}</p>'
     for method, why in found.omitted.items():
