@@ -166,7 +166,7 @@ def _export(model: Any, path: Path, precision: str) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            Logits(),
+            Logits().eval(),  # a module in training mode would put the model in it, and its dropout
             (example, example),
             str(plain),
             dynamo=False,

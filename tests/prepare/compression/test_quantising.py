@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.prepare.compression.quantising.graphs import GRAPH, compare, plain_graph
 from hybrid_llm.prepare.compression.quantising.step import Fuse, Quantise
 from hybrid_llm.prepare.data.folder import DataFolder, DataFormat
+from tests.encoders import changed
 from tests.prepare.compression import tiny
 
 
@@ -56,6 +58,12 @@ class TestEncoders:
         assert len(after) < len(before) / 2
         assert {"Attention"} <= {node.op_type for node in after}
         assert np.abs(logits(work.out, topics) - logits(plain, topics)).max() < 0.02
+
+    def test_one_that_was_tuned_with_dropout_is_compared_without(self, tmp_path: Path, classifier: Path) -> None:
+        """The comparison of the conversion would fail with it."""
+        copy = tmp_path / "copy"
+        shutil.copytree(classifier, copy)
+        plain_graph(changed(copy, hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5), tmp_path / "scratch")
 
     def test_data_without_texts_to_calibrate_on(self, tmp_path: Path, plain: Path) -> None:
         empty = tiny.write_data(tmp_path / "empty", DataFormat.LABELLED, [], ["Weather", "Food"])
