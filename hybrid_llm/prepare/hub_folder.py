@@ -75,7 +75,6 @@ def work_offline(*packages: str) -> None:
         ConfigError: torch, transformers or one of *packages* is not installed.
     """
     os.environ.update(_OFFLINE)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # what peft still calls
     for package in ("torch", "transformers", *packages):
         if find_spec(package) is None:
@@ -240,6 +239,10 @@ def refused(path: Path, call: Callable[[], Any]) -> Any:
     Raises:
         ConfigError: it raised.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what is missing is checked by `HubFolder.model`
     try:
         return call()
     except Exception as error:  # each architecture of transformers raises errors of its own

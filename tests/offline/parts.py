@@ -110,6 +110,23 @@ def prepare(folder: Path) -> None:
     source = ROOT / "examples" / "models" / "hybrid-demo-node"
     _cli("models", "convert", source, folder / "converted", "--precision", "fp32")
     _prepare_data(folder)
+    _tune(folder)
+
+
+def _tune(folder: Path, **launch: object) -> None:
+    """By the trainer of trl, which reports home unless it is kept from it."""
+    from hybrid_llm.prepare.data.folder import DataFormat
+    from hybrid_llm.prepare.tuning.settings import Launch
+    from tests.prepare.tuning.samples import Samples, tune
+
+    samples, kind = Samples(folder), DataFormat.PREFERENCE
+    launched = Launch(**launch)  # type: ignore[arg-type]
+    tune(samples.decoder, samples.data(kind), folder / "tuned", method="lora", steps=2, launch=launched)
+
+
+def ray(folder: Path) -> None:
+    """Two processes on this machine."""
+    _tune(folder, processes=2, ray="local")
 
 
 def _prepare_data(folder: Path) -> None:
@@ -296,6 +313,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
         gpu,
         node,
         prepare,
+        ray,
         hub,
         s3,
         gateway,

@@ -26,8 +26,9 @@ NEIGHBOURS = {
     "llm": "llm",
 }
 """Libraries that use us, in the environment of `make clients`: extra -> module."""
-NOT_IN_DEV = {"gpu": "pynvml", **NEIGHBOURS}
-"""Parts that the development environment has not, and the module that each imports; `gpu` needs hardware."""
+NOT_IN_DEV = {"gpu": "pynvml", "ray": "ray", **NEIGHBOURS}
+"""Parts that the development environment has not, and the module that each imports; `gpu` needs hardware, `ray`
+is large."""
 
 
 def attempts(part: str, folder: Path) -> list[str]:
