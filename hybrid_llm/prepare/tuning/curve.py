@@ -69,7 +69,7 @@ def draw(curve: Curve) -> str:
     body += [_mark(scale, each, 3.0) for each in curve.validation]
     best = next((each for each in curve.validation if each[0] == curve.best_step), None)
     if best:
-        body += [_mark(scale, best, 6.0), _text(scale.x(best[0]), scale.y(best[1]) - 10, f"best, {best[1]:.3g}")]
+        body += [_mark(scale, best, 6.0), _text(scale.x(best[0]), scale.y(best[1]) + 22, f"best, {best[1]:.3g}")]
     body += _legend(has_validation=bool(curve.validation))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '

@@ -13,7 +13,7 @@ from hybrid_llm.prepare.data.folder import DataFormat
 from hybrid_llm.prepare.hub_folder import HubFolder, ModelKind
 from hybrid_llm.prepare.step import Input, Outcome, Work
 from hybrid_llm.prepare.tuning.adapters import Merge
-from tests.prepare.tuning.samples import Samples, tune
+from tests.prepare.tuning.samples import Samples, tune, write_data
 from tests.shapes import random_model
 
 
@@ -110,3 +110,15 @@ def _answer(folder: Path) -> list[int]:
         for output in engine.step():
             found += output.token_ids
     return found
+
+
+@pytest.mark.weights
+@pytest.mark.slow
+def test_a_gguf_of_real_weights_learns_by_an_adapter(smollm2_gguf: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    line = "The tide gauge at Norderney reports the level of the sea every ten minutes."
+    splits = {"train": [{"text": line}] * 12, "test": [{"text": line}] * 2}
+    data = write_data(tmp_path / "data", DataFormat.TEXT, splits)
+    options = {"method": "lora", "steps": 4, "batch": 2, "max_length": 16, "learning_rate": 2e-3, "every": 4}
+    outcome = tune(smollm2_gguf, data, tmp_path, **options)
+    assert 1 < outcome.metrics["perplexity"] < outcome.before["perplexity"] / 2
