@@ -4,6 +4,9 @@
 2. In the order of digests keyed by the seed, which is the order of the result: drop duplicates, then records that
    overlap with the evaluation set, then private values.
 3. Split, and write or pack.
+
+Records that went through the guard are sorted once more, by what is left of them: neither their order nor their split
+follows from a private value, so nobody can check a guess of one by them.
 """
 
 from __future__ import annotations
@@ -87,7 +90,8 @@ class Preparation:
                 path=scratch / "kept", seed=self._work.seed, shares=step.splits,
                 stratify=step.stratify, balance=step.balance,
             )  # fmt: skip
-            kept.write(self._sieved(sieve, spool))
+            records = self._sieved(sieve, spool)
+            kept.write(records if guard is None else self._sorted_again(records, sieve, scratch))
         writer = Writer(
             out=self._work.out, splits=tuple(step.splits), tokenizer=tokenizer, block_tokens=step.block_tokens
         )
@@ -145,15 +149,13 @@ class Preparation:
 
     def _take_in(self, sources: list[Source], spool: Spool, scratch: Path) -> Any:
         """Fill the spool; returns which records are similar to others, or None."""
-        step, seed = self._step, self._work.seed
+        step = self._step
         signatures = Signatures(scratch / "signatures", step.similarity_words) if step.duplicates == "near" else None
         for number, record in enumerate(self._intake.records(sources)):
-            line = record.packed()
-            content = keyed(digest_of_texts(record.texts), seed, b"order", CONTENT_DIGITS // 2)
-            key = content + hashlib.blake2b(line.encode(), digest_size=8).digest()
-            spool.add(Entry(key.hex(), line, number))
+            entry = _entry(record, number, self._work.seed)
+            spool.add(entry)
             if signatures is not None:
-                signatures.add(key, record.texts)
+                signatures.add(bytes.fromhex(entry.key), record.texts)
         self._work.progress("comparing", 0.5)
         return None if signatures is None else signatures.duplicates(step.similarity)
 
@@ -174,6 +176,23 @@ class Preparation:
             spool.sorted(), lambda done: progress("guarding", 0.5 + 0.4 * done / count) if done % 1000 == 0 else None
         ):
             yield entry.key[:CONTENT_DIGITS], record
+
+    def _sorted_again(
+        self, records: Iterator[tuple[str, Record]], sieve: Sieve, scratch: Path
+    ) -> Iterator[tuple[str, Record]]:
+        """Records in the order of what the guard left of them; those that are equal now are dropped."""
+        size = self._intake.read.more.get("size", {}).get("bytes", 0)
+        with Spool(scratch / "guarded", int(size * _OVERHEAD)) as spool:
+            for number, (_, record) in enumerate(records):
+                spool.add(_entry(record, number, self._work.seed))
+            last = ""
+            for entry in spool.sorted():
+                content = entry.key[:CONTENT_DIGITS]
+                if content == last and sieve.exact:
+                    sieve.private.drop("equal_without_values")
+                    continue
+                last = content
+                yield content, Record.unpacked(sieve.format, entry.line)
 
     def _finish(self, sieve: Sieve, kept: Kept, writer: Writer) -> Outcome:
         figures = self._figures(sieve, kept, writer)
@@ -230,3 +249,10 @@ class Preparation:
             f"the split `{empty[0]}` is empty: {figures['split']['in']} records are left of {figures['read']['in']} "
             f"(dropped: {dropped or 'none'}): take more data, fewer splits, or a larger share for it"
         )
+
+
+def _entry(record: Record, number: int, seed: int) -> Entry:
+    """The record with its place: by its content, of equal ones by its line, of equal lines by its number."""
+    line = record.packed()
+    content = keyed(digest_of_texts(record.texts), seed, b"order", CONTENT_DIGITS // 2)
+    return Entry((content + hashlib.blake2b(line.encode(), digest_size=8).digest()).hex(), line, number)

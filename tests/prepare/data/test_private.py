@@ -93,6 +93,23 @@ def test_the_pseudonym_does_not_depend_on_the_value(prepare: Preparer) -> None:
     assert written[0] == written[1]
 
 
+def test_neither_order_nor_split_follows_from_a_value(prepare: Preparer) -> None:
+    """The data is the same whatever the values are."""
+    written = []
+    for offset in (0, 5000):
+        rows = [{"text": f"case {n}: write to a{n + offset}@example.org, {n % 7} copies"} for n in range(60)]
+        folder = prepare.run(prepare.rows("a.jsonl", rows), duplicates="exact", splits={"train": 0.5, "test": 0.5})
+        written.append({split: list(folder.records(split)) for split in folder.card.splits})
+    assert written[0] == written[1]
+
+
+def test_records_that_are_equal_without_their_values_are_one(prepare: Preparer) -> None:
+    rows = [{"text": f"please confirm your address a{n}@example.org"} for n in range(5)]
+    folder = prepare.run(prepare.rows("a.jsonl", rows), duplicates="exact", private="remove")
+    assert list(folder.records("all")) == [{"text": "please confirm your address [EMAIL]"}]
+    assert folder.card.figures["private"]["dropped"] == {"equal_without_values": 4}
+
+
 def test_tags_stay_aligned_with_tokens(prepare: Preparer) -> None:
     row = {
         "tokens": ["Call", "+49", "30", "2345678", "or", "ann.lee@example.org", "now"],
