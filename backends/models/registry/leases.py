@@ -26,7 +26,8 @@ MARK_S: Final = 1_800.0
 COLLECTION_S: Final = MARK_S / 3
 """How long a collection deletes."""
 _WAIT_S: Final = 120.0
-_LOOK_S: Final = 0.5
+_LOOK_S: Final = 0.02, 1.0
+"""Seconds between two looks: the first, and the most; each doubles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,13 @@ def leased(storage: Storage, paths: Sequence[str]) -> Iterator[Lease]:
 
 
 def _wait(storage: Storage, lease: Lease) -> None:
-    until = time.monotonic() + _WAIT_S
+    until, (pause, longest) = time.monotonic() + _WAIT_S, _LOOK_S
     while (mark := _mark_in_force(storage, lease)) is not None:
         if time.monotonic() > until:
             text = f"a garbage collection is running in {storage.url}: try again later, or delete {mark} if it died"
             raise RegistryError(text, url=storage.url, retryable=True)
-        time.sleep(_LOOK_S)
+        time.sleep(pause)
+        pause = min(2 * pause, longest)
 
 
 def _mark_in_force(storage: Storage, lease: Lease) -> str | None:
