@@ -16,7 +16,7 @@ from hybrid_llm.prepare.recipe.runner import run_recipe
 from hybrid_llm.router.observability.recorder import DecisionRecorder
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
 PAGES.remove(ROOT / "docs" / "extending.md")  # tests/extending makes files of its blocks and runs them
 PROGRAMS = ("hybrid-llm", "make", "pip", "python", "hf", "curl")
 

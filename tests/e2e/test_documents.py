@@ -50,6 +50,10 @@ NOT_RUN = {
     "hybrid-llm mcp --config hybrid.yaml --http 127.0.0.1:8900": "the same",
     "hybrid-llm models tune --model base --data reviews --method lora --epochs 1 --out tuned": "tests/prepare/tuning",
     "hybrid-llm models merge --adapter adapter --base base --out merged": "tests/prepare/tuning",
+    **{
+        f"hybrid-llm models run examples/recipes/{name}.yaml": "tests/prepare/recipe/test_worked.py runs its short form"
+        for name in ("sentiment", "domain", "distil", "private")
+    },
     "python -m examples.models.recipe all": "trains for an hour",
     "hybrid-llm demo": "tests/cli/test_demo.py plays it",
     "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",

@@ -1,4 +1,4 @@
-"""The worked recipes of examples/recipes: the files are valid, and each runs in a short form, on tiny models and data."""
+"""The worked recipes of examples/recipes are valid, and each runs in a short form, on tiny models and data."""
 
 import json
 import zipfile
@@ -21,19 +21,19 @@ SHORT = {
         "base": {"source": "./encoder"},
         "reviews": REVIEWS,
         "tuned": {"steps": 4, "batch": 8, "max_length": 16, "every": 2},
-        "device": {"precision": "fp32"},
+        "small": {"precision": "fp32"},
     },
     "domain": {
         "base": {"source": "./decoder"},
         "reviews": REVIEWS,
         "tuned": {"steps": 4, "batch": 4, "max_length": 16, "every": 2},
-        "device": {"precision": "fp32"},
+        "small": {"precision": "fp32"},
     },
     "distil": {
         "reviews": REVIEWS,
         "student": {"teacher": "./decoder", "layers": 2, "inner": 48, "steps": 4, "length": 16, "batch": 2},
-        "device": {"precision": "fp32"},
-        "report": {"models": ["./decoder", "student", "device"]},
+        "small": {"precision": "fp32"},
+        "report": {"models": ["./decoder", "student", "small"]},
     },
     "private": {
         "base": {"source": "./encoder"},
