@@ -17,7 +17,6 @@ from hybrid_llm.prepare.explain.subject import Subject
 
 _POINTS: Final = 20
 """Points of a curve after the first."""
-_ROWS: Final = 16
 
 
 class Judge:
@@ -70,7 +69,8 @@ class Judge:
 
         with torch.no_grad():
             found = [
-                self._subject.log_probability(self._subject.with_neutral(rows)).exp() for rows in replaced.split(_ROWS)
+                self._subject.log_probability(self._subject.with_neutral(rows)).exp()
+                for rows in replaced.split(self._subject.rows)
             ]
         return tuple(torch.cat(found).tolist())
 

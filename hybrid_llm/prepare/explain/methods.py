@@ -18,8 +18,6 @@ _CLOSE: Final = 0.02
 """Integrated gradients have converged when they miss this share of the difference that they add up to."""
 _MOST_STEPS: Final = 1024
 ROLL_OUT: Final = "attention roll-out"
-_ROWS: Final = 16
-"""Inputs that the model reads at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +70,9 @@ def integrated_gradients(subject: Subject, steps: int) -> Scores:
         whole = float(subject.log_probability(subject.ids) - subject.log_probability(subject.neutral))
     method = LayerIntegratedGradients(subject.log_probability, subject.model.get_input_embeddings())
     while True:
-        found = method.attribute(subject.ids, baselines=subject.neutral, n_steps=steps, internal_batch_size=_ROWS)
+        found = method.attribute(
+            subject.ids, baselines=subject.neutral, n_steps=steps, internal_batch_size=subject.rows
+        )
         pieces = tuple(found.detach().sum(-1)[0][list(subject.free)].tolist())
         delta = sum(pieces) - whole
         converged = abs(delta) <= max(_CLOSE * abs(whole), _CLOSE)
@@ -94,7 +94,7 @@ def occlusion(subject: Subject, _steps: int) -> Scores:
 
     everything = torch.ones(1, len(subject.free))
     found = Occlusion(score).attribute(
-        everything, sliding_window_shapes=(1,), baselines=0.0, perturbations_per_eval=_ROWS
+        everything, sliding_window_shapes=(1,), baselines=0.0, perturbations_per_eval=subject.rows
     )
     return Scores(pieces=tuple(found[0].tolist()))
 

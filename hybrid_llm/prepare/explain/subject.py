@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
+from hybrid_llm.prepare.explain.memory import rows_for
 from hybrid_llm.prepare.explain.results import Piece
 from hybrid_llm.prepare.hub_folder import HubFolder, ModelKind, work_offline
 
@@ -45,6 +46,7 @@ class Subject:
         neutral: the input with the neutral token at each of these places.
         readers: the places whose state the target is read from.
         target: for people.
+        rows: how many inputs the model reads at a time.
         label: the number of the label; None for a continuation, which is the last *written* ids.
     """
 
@@ -59,6 +61,7 @@ class Subject:
     target: str
     label: int | None = None
     written: int = 0
+    rows: int = 1
 
     def log_probability(self, ids: Any) -> Any:
         """The natural logarithm of the target's probability for each row of *ids*; of a continuation, the mean."""
@@ -81,10 +84,12 @@ def open_subject(folder: Path, question: Question) -> Subject:
     """Load the model of *folder* and find the target.
 
     Raises:
-        ConfigError: it is no Hugging Face folder of a decoder or classifier, or takes more memory than is free.
+        ConfigError: it is no Hugging Face folder of a decoder or classifier, or it takes more memory than is free.
         InvalidRequest: the text has no tokens or too many, or the model has no such label.
     """
     work_offline("captum")
+    from hybrid_llm.backends.node.engines.capacity import free_memory
+
     hub = HubFolder.open(folder)
     kind = hub.kind
     if kind not in (ModelKind.CAUSAL, ModelKind.CLASSIFIER):
@@ -102,9 +107,13 @@ def open_subject(folder: Path, question: Question) -> Subject:
     free, pieces = _pieces(rendered, encoded["offset_mapping"], start, end)
     _check_length(len(encoded["input_ids"]), len(free), hub)
     model = hub.model(kind, attn_implementation="eager")
+    rows = rows_for(len(encoded["input_ids"]), model.config, free_memory(model.device), folder)
     if kind is ModelKind.CLASSIFIER:
-        return _classifier(model, tokenizer, hub, question, encoded["input_ids"], free, pieces)
-    return _decoder(model, tokenizer, question, encoded["input_ids"], free, pieces)
+        subject = _classifier(model, tokenizer, hub, question, encoded["input_ids"], free, pieces)
+    else:
+        subject = _decoder(model, tokenizer, question, encoded["input_ids"], free, pieces)
+    subject.rows = rows
+    return subject
 
 
 def _rendered(tokenizer: Any, question: Question) -> tuple[str, int]:

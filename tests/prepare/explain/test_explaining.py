@@ -7,15 +7,18 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
 from hybrid_llm.prepare.explain.explaining import explain
+from hybrid_llm.prepare.explain.memory import rows_for
 from hybrid_llm.prepare.explain.methods import integrated_gradients
 from hybrid_llm.prepare.explain.page import added_up
 from hybrid_llm.prepare.explain.results import Convergence, Explanation
 from hybrid_llm.prepare.explain.subject import Question, open_subject
+from hybrid_llm.prepare.hub_folder import NotEnoughMemory
 from tests.prepare.explain.conftest import TRIGGER, WORDS
 
 
@@ -128,6 +131,15 @@ def test_no_text_shows_in_a_repr(classifier: Path) -> None:
 def test_what_cannot_be_explained_is_an_error(classifier: Path, question: Question, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         explain(classifier, question)
+
+
+def test_a_text_that_takes_more_memory_than_is_free_is_an_error(tmp_path: Path) -> None:
+    """A decoder of 135 M weights, with 9 heads in 30 layers, holds 17 GB for 2,000 tokens and their gradients."""
+    shape = SimpleNamespace(num_attention_heads=9, num_hidden_layers=30, hidden_size=576, vocab_size=49152)
+    assert rows_for(100, shape, 16 << 30, tmp_path) == 16
+    assert rows_for(1000, shape, 16 << 30, tmp_path) < 16
+    with pytest.raises(NotEnoughMemory, match=r"2,000 tokens takes .* GB of memory, and 8\.6 GB are free: shorten"):
+        rows_for(2000, shape, 8 << 30, tmp_path)
 
 
 def test_a_decoder_has_no_labels_and_a_folder_must_be_a_model(decoder: Path, tmp_path: Path) -> None:
