@@ -54,6 +54,8 @@ NOT_RUN = {
         f"hybrid-llm models run examples/recipes/{name}.yaml": "tests/prepare/recipe/test_worked.py runs its short form"
         for name in ("sentiment", "domain", "distil", "private")
     },
+    "hybrid-llm models choose models/smaller/frontier --memory 300MB --min-quality 85%": "tests/prepare/compression",
+    "hybrid-llm models choose models/smaller/frontier --size 100MB --min-tokens-per-s 20 --prefer speed": ("the same"),
     "python -m examples.models.recipe all": "trains for an hour",
     "hybrid-llm demo": "tests/cli/test_demo.py plays it",
     "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",

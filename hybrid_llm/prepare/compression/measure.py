@@ -25,7 +25,8 @@ class Cost:
     Attributes:
         size_mb: of its folder, in units of 10^6 bytes.
         unit: `tokens_per_s` of a generator while it writes, `texts_per_s` of a classifier.
-        speed: in that unit, with one thread, one request at a time; the median of five runs.
+        speed: in that unit, with one thread, one request at a time; the median of five runs. A second is one of the
+            processor, so that other work on this machine counts little.
         peak_memory_mb: of the whole process that ran it, with Python and its libraries.
     """
 
