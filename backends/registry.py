@@ -50,6 +50,7 @@ BACKENDS: Final[Registry[type[BackendSpec]]] = Registry(
     builtin={
         "onnx": "hybrid_llm.backends.edge.spec:EdgeConfig",
         "encoder": "hybrid_llm.backends.encoder.spec:EncoderConfig",
+        "litert": "hybrid_llm.backends.litert.spec:LiteRTConfig",
         "grpc": "hybrid_llm.backends.grpc.spec:GrpcSpec",
         "openai": "hybrid_llm.backends.openai.spec:OpenAISpec",
         "anthropic": "hybrid_llm.backends.anthropic.spec:AnthropicSpec",

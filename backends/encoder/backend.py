@@ -17,11 +17,7 @@ from typing import Final
 
 from hybrid_llm.backends.encoder.answers import classification, extraction
 from hybrid_llm.backends.encoder.classifiers import EntityFinder, text_shares
-from hybrid_llm.backends.encoder.files import (
-    ModelFiles,
-    invalid,
-    revision_of,
-)
+from hybrid_llm.backends.encoder.files import invalid, revision_of
 from hybrid_llm.backends.encoder.model import Encoder, Windows
 from hybrid_llm.backends.encoder.spec import EncoderConfig, meaning
 from hybrid_llm.backends.signing.verify import verify_folder
@@ -280,11 +276,13 @@ class EncoderBackend:
         try:
             if self._config.trust is not None:
                 verify_folder(self._config.model, self._config.trust)
-            encoder = Encoder(ModelFiles.in_folder(self._config.model), threads=self._config.threads)
+            encoder = self._config.open_encoder()
             rank = 2 if self._task == CLASSIFY else 3
             if encoder.rank != rank:
                 what = "one label for each token" if encoder.rank == 3 else "one label for a text"
-                raise invalid(encoder.source, f"model.onnx gives {what}, which is not what `{self._task}` needs")
+                raise invalid(
+                    encoder.source, f"{self._config.graph} gives {what}, which is not what `{self._task}` needs"
+                )
         except Exception as error:
             self._failure = (
                 str(error)

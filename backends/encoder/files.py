@@ -1,4 +1,4 @@
-"""The folder of an encoder: `config.json` with `id2label`, `tokenizer.json` and `model.onnx`, as exporters write it.
+"""The folder of an encoder: `config.json` with `id2label`, `tokenizer.json`, and `model.onnx` or `model.tflite`.
 
 A folder that `hybrid-llm models convert` made has a manifest too, against which every file is checked.
 """
@@ -14,7 +14,9 @@ from hybrid_llm.backends.edge.folder import MANIFEST_NAME, digest_file, read_man
 from hybrid_llm.core.errors import ConfigError
 
 CONFIG: Final = "config.json"
-FILES: Final = (CONFIG, "tokenizer.json", "model.onnx")
+TOKENIZER: Final = "tokenizer.json"
+ONNX: Final = "model.onnx"
+LITERT: Final = "model.tflite"
 OUTSIDE: Final = "O"
 """The label of a token that is part of nothing."""
 _PREFIXES: Final = frozenset({"B-", "I-", "E-", "S-", "L-", "U-"})
@@ -32,27 +34,26 @@ class ModelFiles(NamedTuple):
     """The file, or what it holds."""
 
     @classmethod
-    def in_folder(cls, folder: Path) -> ModelFiles:
-        """The files of a folder.
+    def in_folder(cls, folder: Path, graph: str = ONNX) -> ModelFiles:
+        """The files of a folder; *graph* is the name of the one with the weights.
 
         Raises:
             ConfigError: one is missing or cannot be read, or is not what the manifest lists.
         """
-        check_complete(folder)
+        check_complete(folder, graph)
         if (folder / MANIFEST_NAME).is_file():
             verify_manifest(folder)
-        config, tokenizer = (_read(folder / name) for name in FILES[:2])
-        return cls(str(folder), config, tokenizer, folder / FILES[2])
+        config, tokenizer = (_read(folder / name) for name in (CONFIG, TOKENIZER))
+        return cls(str(folder), config, tokenizer, folder / graph)
 
 
-def check_complete(folder: Path) -> None:
+def check_complete(folder: Path, graph: str = ONNX) -> None:
     """Raise ConfigError if a file is missing."""
-    missing = [name for name in FILES if not (folder / name).is_file()]
+    names = (CONFIG, TOKENIZER, graph)
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        advice = (
-            f"a model has {', '.join(FILES)}: `hybrid-llm models convert` writes them, and so does optimum-cli export "
-            "onnx --task token-classification or text-classification"
-        )
+        option = " --to litert" if graph == LITERT else ""
+        advice = f"a model has {', '.join(names)}: `hybrid-llm models convert{option}` makes them of a checkpoint"
         raise invalid(str(folder), f"it lacks {', '.join(missing)}; {advice}")
 
 
@@ -63,9 +64,9 @@ def _read(path: Path) -> bytes:
         raise invalid(str(path), f"cannot be read: {error.strerror}") from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The `config.json` of *folder*; ConfigError if it is missing or broken."""
-    check_complete(folder)
+def read_config(folder: Path, graph: str = ONNX) -> dict[str, Any]:
+    """The `config.json` of *folder*; ConfigError if it or another file is missing, or it is broken."""
+    check_complete(folder, graph)
     return parse_config(_read(folder / CONFIG), str(folder))
 
 
@@ -101,13 +102,13 @@ def positions(config: Mapping[str, Any]) -> int:
     return limit - 2 if "roberta" in str(config.get("model_type", "")) else limit
 
 
-def fingerprint_of(folder: Path) -> str | None:
+def fingerprint_of(folder: Path, graph: str = ONNX) -> str | None:
     """What the model's speed depends on: the digests of its files; None if they cannot be read."""
     try:
         if (folder / MANIFEST_NAME).is_file():
             entries = read_manifest(folder).files
         else:
-            entries = {name: digest_file(folder / name) for name in FILES}
+            entries = {name: digest_file(folder / name) for name in (CONFIG, TOKENIZER, graph)}
     except (ConfigError, OSError):
         return None
     return "\n".join(f"{name} {entry.sha256}" for name, entry in sorted(entries.items()))

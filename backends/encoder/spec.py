@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 from hybrid_llm.backends.encoder.classifiers import kinds_by_label
-from hybrid_llm.backends.encoder.files import OUTSIDE, fingerprint_of, invalid, labels_of, read_config, type_of
+from hybrid_llm.backends.encoder.files import (
+    ONNX,
+    OUTSIDE,
+    ModelFiles,
+    fingerprint_of,
+    invalid,
+    labels_of,
+    read_config,
+    type_of,
+)
 from hybrid_llm.backends.signing.trust import TRUST, Trust
 from hybrid_llm.core.fields import Choice, File, MapOf, Number, Text, Whole, key
 from hybrid_llm.core.request import Location
@@ -16,6 +25,7 @@ from hybrid_llm.core.taskform import CLASSIFY, EXTRACT
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.encoder.backend import EncoderBackend
+    from hybrid_llm.backends.encoder.model import Encoder
 
 _SERVES: Final[Mapping[str, str]] = {"ForSequenceClassification": CLASSIFY, "ForTokenClassification": EXTRACT}
 """The end of an architecture's name -> the task that it serves."""
@@ -27,6 +37,8 @@ class EncoderConfig:
 
     kind: ClassVar[str] = "encoder"
     location: ClassVar[Location] = Location.EDGE
+    graph: ClassVar[str] = ONNX
+    """The name of the file with the weights."""
 
     name: str = "encoder"
     model: Path = key(
@@ -57,8 +69,14 @@ class EncoderConfig:
 
     def fingerprint(self) -> str | None:
         """The digests of the model's files and the number of threads; None if they cannot be read."""
-        files = fingerprint_of(self.model)
+        files = fingerprint_of(self.model, self.graph)
         return None if files is None else f"{files}\nthreads {self.threads}"
+
+    def open_encoder(self) -> Encoder:
+        """Load the model; ConfigError if its files are unusable."""
+        from hybrid_llm.backends.encoder.model import Encoder
+
+        return Encoder(ModelFiles.in_folder(self.model), threads=self.threads)
 
     def open(self) -> EncoderBackend:
         """Make the backend; ConfigError if its folder or an option is unusable."""
@@ -73,7 +91,7 @@ def meaning(config: EncoderConfig) -> tuple[str, Mapping[str, str]]:
     Raises:
         ConfigError: the model serves none, or has no such label.
     """
-    source, settings = str(config.model), read_config(config.model)
+    source, settings = str(config.model), read_config(config.model, config.graph)
     named = settings.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else ""
     task = next((task for end, task in _SERVES.items() if architecture.endswith(end)), "")

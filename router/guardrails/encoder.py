@@ -24,7 +24,7 @@ class EncoderGuardrail:
 
     *labels* maps a label of the model to the least probability that is refused. A long text is judged part by part,
     each of *window* characters, so that what is harmless cannot dilute the rest. The model comes from
-    `optimum-cli export onnx --task text-classification`, or a trainer of yours.
+    `hybrid-llm models convert`.
     """
 
     def __init__(

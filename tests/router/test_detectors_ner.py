@@ -208,7 +208,7 @@ def change(folder: Path, to: Path, **config) -> Path:
 
 
 def test_a_folder_that_is_wrong_says_what_and_what_to_do(folder, tmp_path):
-    with pytest.raises(ConfigError, match=r"it lacks config.json, tokenizer.json, model.onnx.*optimum-cli"):
+    with pytest.raises(ConfigError, match=r"it lacks config.json, tokenizer.json, model.onnx.*models convert"):
         NerDetector(tmp_path)
     with pytest.raises(ConfigError, match="no label 'PRE'; did you mean `PER`"):
         NerDetector(folder, labels={"PRE": "person_name"})

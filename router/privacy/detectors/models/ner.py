@@ -1,7 +1,7 @@
 """A detector for names, locations and whatever else an ONNX token-classification model was trained to find.
 
 It needs only onnxruntime and tokenizers, no torch. The folder holds `config.json` with `id2label`, `tokenizer.json` and
-`model.onnx`, as `optimum-cli export onnx --task token-classification` writes them. The library ships no model.
+`model.onnx`, as `hybrid-llm models convert` writes them. The library ships no model.
 """
 
 from __future__ import annotations

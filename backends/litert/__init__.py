@@ -1,0 +1,1 @@
+"""Encoders on this device in LiteRT, the runtime of `.tflite` files."""

@@ -1,0 +1,54 @@
+"""Writes an encoder as an ONNX graph: torch's tracer, then 8-bit weights by onnxruntime.
+
+onnxruntime fuses the operators when it opens the graph. Graphs of transformers' own exporter, with or without its
+fusions, and graphs fused by `onnxruntime.transformers` are no faster and agree no better (docs/export.md).
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from hybrid_llm.backends.edge.runtime import load_runtime
+from hybrid_llm.backends.models.encoder_graph import logits_of
+
+LIBRARIES: Final = ("onnxruntime", "onnx", "torch", "transformers", "tokenizers")
+_OPSET: Final = 17
+
+
+def export(model: Any, path: Path, precision: str) -> None:
+    """Write the graph of *model* to *path*, with float32 weights or in 8 bits."""
+    import torch
+
+    is_text = type(model).__name__.endswith("ForSequenceClassification")
+    names, axes = ["input_ids", "attention_mask"], {0: "rows", 1: "tokens"}
+    example = torch.ones(2, 7, dtype=torch.long)
+    plain = path.with_name(".plain.onnx")
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            logits_of(model),
+            (example, example),
+            str(plain),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={**dict.fromkeys(names, axes), "logits": {0: "rows"} if is_text else axes},
+        )
+    _store(plain, path, precision)
+
+
+def _store(plain: Path, path: Path, precision: str) -> None:
+    """Move the graph at *plain* to *path*, in 8 bits if that is the *precision*."""
+    if precision == "fp32":
+        plain.replace(path)
+        return
+    load_runtime()  # first, so that its telemetry is off
+    quantization = import_module("onnxruntime.quantization")
+    quantise = partial(quantization.quantize_dynamic, weight_type=quantization.QuantType.QInt8, per_channel=True)
+    quantise(str(plain), str(path), extra_options={"MatMulConstBOnly": True})
+    plain.unlink()
