@@ -17,7 +17,8 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
 LIBRARIES: Final = ("ai-edge-litert", "ai-edge-quantizer", "litert-torch", "torch", "transformers", "tokenizers")
-_LENGTHS: Final = (32, 64, 128, 256, 512)
+LENGTHS: Final = (32, 64, 128, 256, 512)
+"""Tokens of rows, as far as the model reads them; the longest that it reads is one more."""
 
 
 def require_converter() -> None:
@@ -36,7 +37,7 @@ def export(model: Any, path: Path, precision: str) -> None:
     """
     plain = path.with_name(".plain.tflite")
     limit = positions(model.config.to_dict())
-    lengths = [length for length in _LENGTHS if length < limit]
+    lengths = [length for length in LENGTHS if length < limit]
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             _convert(model, plain, [*lengths, limit])
@@ -47,6 +48,7 @@ def export(model: Any, path: Path, precision: str) -> None:
         raise ConfigError(f"litert-torch cannot convert {name} ({type(error).__name__}): use --to onnx") from error
     if precision == "int8":
         plain.unlink()
+        path.chmod(0o644)  # the quantiser makes it executable
     else:
         plain.replace(path)
 

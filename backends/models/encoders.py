@@ -49,6 +49,12 @@ def is_encoder(source: Path) -> bool:
     return bool(_class_of(source))
 
 
+def require_onnx(to: str, source: Path) -> None:
+    """Raise ConfigError if *source*, which is no encoder, shall go to another runtime."""
+    if to != "onnx":
+        raise ConfigError(f"{source} is a generator: {to} runs encoders only, convert it to onnx", path=str(source))
+
+
 def convert_encoder(
     source: Path,
     out: Path,

@@ -293,6 +293,15 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
         choices=("int4", "int8", "fp32"),
         help="of the weights of a Hugging Face folder (int4; encoders int8)",
     )
+    parser.add_argument(
+        "--to", choices=("onnx", "litert"), default="onnx", help="the runtime; litert for encoders only (onnx)"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="texts of an encoder's task, to compare it on: a data folder, or lines",
+    )
     parser.add_argument("--name", help="the model's name; default: the name of OUT")
     parser.add_argument("--license", default="unknown", metavar="SPDX", help="licence of the weights")
     add_hidden_states(parser)
@@ -314,7 +323,8 @@ def _convert(args: argparse.Namespace) -> int:
             manifest = _converted(args, report)
     size = f"{manifest.total_bytes / 1e6:,.1f} MB"
     print(f"created {args.out}: {manifest.precision}, {size}, outputs compared with the original model")
-    entry = "encoder: {kind: encoder" if _is_encoder(args.source) else "edge: {kind: onnx"
+    encoder = "litert" if args.to == "litert" else "encoder"
+    entry = f"encoder: {{kind: {encoder}" if _is_encoder(args.source) else "edge: {kind: onnx"
     note(f"to use it: backends: {{{entry}, model: {args.out}}}}} in hybrid.yaml")
     return Exit.OK
 
@@ -323,7 +333,10 @@ def _converted(args: argparse.Namespace, report: Callable[[str, float], None]) -
     if args.source.is_dir():
         return _convert_folder(args, report)
     one_blas_thread()
+    from hybrid_llm.backends.models.encoders import require_onnx
     from hybrid_llm.backends.models.gguf import import_gguf
+
+    require_onnx(args.to, args.source)
 
     if args.precision is not None:
         raise ConfigError("--precision is for Hugging Face folders: the weights of a GGUF file stay as they are")
@@ -355,8 +368,16 @@ def _convert_folder(args: argparse.Namespace, report: Callable[[str, float], Non
     if _is_encoder(args.source):
         kept: encoders.Precision = args.precision or "int8"
         return encoders.convert_encoder(
-            args.source, args.out, kept, name=args.name, license=args.license, progress=report
+            args.source,
+            args.out,
+            kept,
+            to=args.to,
+            texts=_texts(args.data),
+            name=args.name,
+            license=args.license,
+            progress=report,
         )
+    encoders.require_onnx(args.to, args.source)
     precision: Precision = args.precision or "int4"
     return convert(
         args.source,
@@ -367,6 +388,12 @@ def _convert_folder(args: argparse.Namespace, report: Callable[[str, float], Non
         hidden_states=args.hidden_states,
         progress=report,
     )
+
+
+def _texts(path: Path | None) -> list[str]:
+    from hybrid_llm.prepare.data.texts import sample_texts
+
+    return sample_texts(path) if path else []
 
 
 def _template(named: str | None) -> str | None:
@@ -389,6 +416,7 @@ CONVERT: Final = Command(
     examples=(
         "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2",
         "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0",
+        "hybrid-llm models convert ./sentiment models/sentiment-litert --to litert --data reviews.txt",
     ),
     codes=(Exit.FAILURE, Exit.CONFIG, Exit.INTERRUPTED),
 )

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, cast
 from hybrid_llm.backends.edge.folder import Manifest
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Flag, Text, key
+from hybrid_llm.prepare.data.texts import sample_texts
 from hybrid_llm.prepare.libraries import needs
-from hybrid_llm.prepare.step import MODEL, Input, Makes, Outcome, Work
+from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,14 @@ class Convert:
     makes: ClassVar[Makes] = Makes.MODEL
 
     model: Input = key(MODEL, "A Hugging Face folder, or a GGUF file, whose weights stay as they are.")
+    to: str = key(
+        Choice.of("onnx", "litert"), "The runtime that the model is for; encoders can be `litert`.", default="onnx"
+    )
+    data: Input | None = key(
+        DATA,
+        "Texts of an encoder's task, on which it is compared with the original; default: a built-in text.",
+        default=None,
+    )
     precision: str = key(
         Choice.of("int4", "int8", "fp32"),
         "Of the weights of a Hugging Face folder; default: int4, of encoders int8.",
@@ -55,15 +64,25 @@ class Convert:
             from hybrid_llm.backends.models import encoders
             from hybrid_llm.backends.models.convert import Precision, convert
         if encoders.is_encoder(source):
-            kept = cast("encoders.Precision", self.precision or "int8")
-            return encoders.convert_encoder(source, made, kept, license=self.licence, progress=work.progress)
+            return encoders.convert_encoder(
+                source,
+                made,
+                cast("encoders.Precision", self.precision or "int8"),
+                to=cast("encoders.Runtime", self.to),
+                texts=sample_texts(work.path(self.data)) if self.data else (),
+                license=self.licence,
+                progress=work.progress,
+            )
+        encoders.require_onnx(self.to, source)
         precision = cast("Precision", self.precision or "int4")
         options: Mapping[str, Any] = {"license": self.licence, "hidden_states": self.hidden_states}
         return convert(source, made, precision, progress=work.progress, **options)
 
     def _import(self, source: Path, made: Path, work: Work) -> Manifest:
+        from hybrid_llm.backends.models.encoders import require_onnx
         from hybrid_llm.backends.models.gguf import import_gguf
 
+        require_onnx(self.to, source)
         if self.precision:
             message = "`precision` is for Hugging Face folders: the weights of a GGUF file stay as they are"
             raise ConfigError(message, path=str(source))
