@@ -232,7 +232,8 @@ class Config:
     @property
     def locations(self) -> Mapping[str, Location]:
         """Backend -> where it runs: what a policy is checked against."""
-        ordered = sorted(self.backends, key=lambda spec: spec.kind == "encoder")  # `edge` is a general backend in rules
+        # `edge` is a general backend in rules
+        ordered = sorted(self.backends, key=lambda spec: spec.kind in ("encoder", "litert"))
         return {spec.name: spec.location for spec in ordered}
 
     @property

@@ -119,6 +119,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "hybrid": lambda: markdown_table(CONFIG),
     "hybrid.onnx": lambda: markdown_table(table_of("onnx")),
     "hybrid.encoder": lambda: markdown_table(table_of("encoder")),
+    "hybrid.litert": lambda: markdown_table(table_of("litert")),
     "hybrid.grpc": lambda: markdown_table(table_of("grpc")),
     "hybrid.openai": lambda: markdown_table(table_of("openai")),
     "hybrid.anthropic": lambda: markdown_table(table_of("anthropic")),

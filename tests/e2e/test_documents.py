@@ -36,6 +36,8 @@ NOT_RUN = {
     "hybrid-llm models convert SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2": "needs that file",
     "hybrid-llm models convert qwen-hf qwen-edge --license Apache-2.0": "needs that download; tests/backends/prepare",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4": "needs that download",
+    "hybrid-llm models convert ./sentiment models/sentiment --data reviews.txt": "needs a tuned model",
+    "hybrid-llm models convert ./sentiment models/sentiment-litert --to litert --data reviews.txt": "the same",
     "hybrid-llm models convert ./Qwen2.5-0.5B-Instruct models/qwen --precision int4 --license Apache-2.0": "the same",
     "hybrid-llm models explain models/sentiment 'A delight.' --label negative --json": "needs that model",
     "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",

@@ -83,6 +83,26 @@ def otel(folder: Path) -> None:
         assert collector.spans()
 
 
+def litert(folder: Path) -> None:
+    import zipfile
+
+    from hybrid_llm.backends.litert.spec import LiteRTConfig
+
+    with zipfile.ZipFile(ROOT / "tests/backends/litert/models.zip") as models:
+        models.extractall(folder)
+    backend = LiteRTConfig(model=folder / "texts", load="eager").open()
+    assert backend.state().ready
+    backend.close()
+
+
+def litert_convert(folder: Path) -> None:
+    import litert_torch  # noqa: F401
+
+    from tests.encoders import trained
+
+    _cli("models", "convert", trained(folder / "hf", tokens=False), folder / "converted", "--to", "litert")
+
+
 def cli(_: Path) -> None:
     _cli("signals", "--once")
 
@@ -314,6 +334,8 @@ PARTS: dict[str, Callable[[Path], None]] = {
         node,
         prepare,
         ray,
+        litert,
+        litert_convert,
         hub,
         s3,
         gateway,

@@ -121,6 +121,8 @@ def _of_folder(named: Named) -> Subject:
         return _of_device(named, {"kind": "onnx", "model": str(folder), "load": "eager", "reuse_prefixes": False})
     if (folder / "model.onnx").is_file():
         return _of_device(named, {"kind": "encoder", "model": str(folder), "load": "eager"})
+    if (folder / "model.tflite").is_file():
+        return _of_device(named, {"kind": "litert", "model": str(folder), "load": "eager"})
     if not (folder / "config.json").is_file():
         raise ConfigError(f"{folder} is no model folder: it has neither {MANIFEST_NAME} nor config.json")
     about = About(what=f"the model of transformers in {folder.name}", backend=named.name, digests=_digests(named))
