@@ -17,6 +17,8 @@ CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
 ONNX: Final = "model.onnx"
 LITERT: Final = "model.tflite"
+FILES: Final = (CONFIG, TOKENIZER, ONNX)
+"""Of an encoder in ONNX."""
 OUTSIDE: Final = "O"
 """The label of a token that is part of nothing."""
 _PREFIXES: Final = frozenset({"B-", "I-", "E-", "S-", "L-", "U-"})
