@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.backends.encoder.files import positions
-from hybrid_llm.backends.models.encoder_graph import logits_of
+from hybrid_llm.backends.models.encoder_onnx import logits_of
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 

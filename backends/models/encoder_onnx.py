@@ -13,10 +13,24 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.backends.edge.runtime import load_runtime
-from hybrid_llm.backends.models.encoder_graph import logits_of
 
 LIBRARIES: Final = ("onnxruntime", "onnx", "torch", "transformers", "tokenizers")
 _OPSET: Final = 17
+
+
+def logits_of(model: Any) -> Any:
+    """*model* as a torch module that takes `input_ids` and `attention_mask`, and returns its logits."""
+    import torch
+
+    class Logits(torch.nn.Module):  # type: ignore[misc]  # it has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.inner(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    return Logits().eval()  # a module in training mode would put the model in it, and its dropout
 
 
 def export(model: Any, path: Path, precision: str) -> None:

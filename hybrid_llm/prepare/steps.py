@@ -16,7 +16,7 @@ STEPS: Final[Registry[type[Step]]] = Registry(
         "tune-private": "hybrid_llm.prepare.privacy.step:TunePrivate",
         "explain": "hybrid_llm.prepare.explain.step:Explain",
         "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",
-        "convert": "hybrid_llm.prepare.recipe.convert:Convert",
+        "convert": "hybrid_llm.prepare.convert:Convert",
         "fetch": "hybrid_llm.prepare.recipe.fetch:Fetch",
         "evaluate": "hybrid_llm.prepare.evaluation.step:Evaluate",
         "merge": "hybrid_llm.prepare.tuning.adapters:Merge",

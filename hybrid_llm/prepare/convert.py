@@ -5,15 +5,19 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Final, cast
 
 from hybrid_llm.backends.edge.folder import Manifest
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Flag, Text, key
-from hybrid_llm.prepare.data.texts import sample_texts
+from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.libraries import needs
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
+
+_SPLITS: Final = ("test", "validation", "train")
+_MOST: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,3 +110,35 @@ def _perplexity(manifest: Manifest, when: str) -> Iterator[tuple[str, float]]:
 def _bytes(path: Path) -> int:
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)
+
+
+def sample_texts(path: Path) -> list[str]:
+    """The texts of *path*: of the split `test`, else `validation`, else the first, up to 4,096 records.
+
+    Raises:
+        ConfigError: it cannot be read, or has no texts.
+    """
+    texts = list(islice(filter(str.strip, _records(path) if path.is_dir() else _lines(path)), _MOST))
+    if not texts:
+        raise ConfigError(f"{path} has no texts: give labelled texts, texts, or words with tags", path=str(path))
+    return texts
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            yield from lines
+    except (OSError, ValueError) as error:
+        message = f"{path} cannot be read ({type(error).__name__}): give a data folder, or a file of texts in UTF-8"
+        raise ConfigError(message, path=str(path)) from error
+
+
+def _records(path: Path) -> Iterator[str]:
+    folder = DataFolder.open(path)
+    split = next((name for name in _SPLITS if folder.card.splits.get(name)), "")
+    for record in folder.records(split or next(iter(folder.card.splits), "")):
+        yield _text(record)
+
+
+def _text(record: dict[str, Any]) -> str:
+    return str(record["text"]) if "text" in record else " ".join(map(str, record.get("tokens", ())))
