@@ -45,7 +45,7 @@ def add_registry(parser: argparse._ActionsContainer, *flags: str) -> None:
         *flags,
         dest="registry",
         metavar="URL",
-        help=f"s3://BUCKET/FOLDER, gs://, az:// or file:///FOLDER; default: {REGISTRY} in the environment",
+        help=f"s3://BUCKET/FOLDER, gs://..., az://..., or a folder; default: {REGISTRY} in the environment",
     )
     parser.add_argument("--key-file", type=Path, metavar="FILE", help="the key of a registry that is encrypted")
 

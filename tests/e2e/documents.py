@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_llm import HybridLLM
+from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.prepare.recipe.document import read_recipe
 from hybrid_llm.prepare.recipe.runner import run_recipe
 from hybrid_llm.router.observability.recorder import DecisionRecorder
@@ -117,6 +118,8 @@ def make_folder(folder: Path, port: int, tls: Path) -> Path:
     policy_files(folder)
     input_files(folder)
     recipe_files(folder)
+    shutil.copytree(embedded_model(), folder / "models" / "edge")
+    (folder / "registry.key").write_text("0123456789abcdef" * 4)
     recordings = [folder / f"{name}.jsonl" for name in ("decisions", "monday", "tuesday")]
     with HybridLLM.from_config(folder / "hybrid.yaml", hooks=[DecisionRecorder(recordings[0])]) as llm:
         llm.generate("What is 12 + 30?", max_tokens=4, request_id="3f9a", tenant="acme")

@@ -26,6 +26,22 @@ from tests.e2e.commands import Runner
 from tests.e2e.documents import BLOCKS, ROOT, Block, is_of_clients, make_folder
 
 NOT_RUN = {
+    "openssl rand -hex 32 > registry.key": "no program of ours; the key is in the folder",
+    "hybrid-llm models publish models/smollm2 --name smollm2 --to s3://models/registry": "needs that registry",
+    "hybrid-llm models publish models/smollm2 --name smollm2 --to file:///srv/registry --alias canary": "needs that registry",
+    "hybrid-llm models pull smollm2@prod --registry s3://models/registry --ca certs/ca.pem": "needs that registry",
+    "hybrid-llm models pull sentiment --registry file:///srv/registry --into models/sentiment": "needs that registry",
+    "hybrid-llm models promote smollm2@canary prod --registry s3://models/registry": "needs that registry",
+    "hybrid-llm models promote smollm2@4f2a90c1d3e7 prod --expect 99b01c22aa10": "needs that registry",
+    "hybrid-llm models gc --registry s3://models/registry --dry-run": "needs that registry",
+    "hybrid-llm models gc --registry s3://models/registry --versions 90": "needs that registry",
+    "hybrid-llm models rollback smollm2 prod --registry s3://models/registry": "needs that registry",
+    "hybrid-llm models history smollm2 prod --registry s3://models/registry": "needs that registry",
+    "hybrid-llm models sign models/smollm2 --key certs/release.key --cert certs/release.pem": "needs that model",
+    "hybrid-llm models sign models/smollm2 --key release.key --new-key": "needs that model",
+    "hybrid-llm models verify-signature models/smollm2 --ca certs/ca.pem": "needs that model",
+    "hybrid-llm models verify-signature models/smollm2 --public-key release.key.pub": "needs that model",
+    "hybrid-llm models list --remote --registry s3://models/registry --where 'accuracy>=0.8'": "needs that registry",
     "hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir qwen-hf": "a download of 1 GB",
     "hf download Qwen/Qwen2.5-3B-Instruct --local-dir qwen-3b": "a download of 6 GB",
     "hybrid-llm models add smollm2-135m": "a download of 93 MB; tests/e2e/test_real_model.py adds it",

@@ -188,6 +188,24 @@ def s3(_: Path) -> None:
     _listed("s3://bucket/model.gguf")
 
 
+def registry(folder: Path) -> None:
+    from hybrid_llm.backends.edge import embedded_model
+
+    at = ("--registry", folder / "registry")
+    _cli("models", "publish", embedded_model(), "--name", "edge", "--alias", "prod", *at)
+    _cli("models", "pull", "edge@prod", "--into", folder / "edge", *at)
+    _cli("models", "list", "--remote", "--index", f"sqlite:///{folder / 'index.db'}", *at)
+
+
+def postgres(_: Path) -> None:
+    """A database that nobody named is not looked for; this one is, on this machine, and is not there."""
+    from hybrid_llm.backends.models.registry.index import RegistryIndex
+    from hybrid_llm.core.errors import ConfigError
+
+    with suppress(ConfigError):
+        RegistryIndex("postgresql://postgres@127.0.0.1:1/none")
+
+
 def openai(folder: Path) -> None:
     """A server over loopback is called, and nothing else is reached, not even a proxy of the environment."""
     import os

@@ -12,7 +12,7 @@ from hybrid_llm.backends.models.registry.storage import Storage
 from hybrid_llm.core.errors import ConfigError
 
 _SCHEMES: Final = ("s3", "gs", "gcs", "az", "abfs", "abfss")
-FORMS: Final = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://CONTAINER/FOLDER or file:///FOLDER"
+FORMS: Final = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, az://CONTAINER/FOLDER, file:///FOLDER or a path"
 
 
 def open_storage(url: str) -> Storage:
@@ -21,6 +21,8 @@ def open_storage(url: str) -> Storage:
     Raises:
         ConfigError: the URL is of no known form, or the library for it is missing.
     """
+    if url and "://" not in url:
+        return LocalStorage(Path(url).expanduser())
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path.strip("/"):
         return LocalStorage(Path(unquote(parts.path)))
