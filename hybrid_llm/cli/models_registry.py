@@ -112,7 +112,7 @@ PUBLISH: Final = Command(
     run=_publish,
     examples=(
         "hybrid-llm models publish models/smollm2 --name smollm2 --to s3://models/registry",
-        "hybrid-llm models publish models/smollm2 --name smollm2 --to file:///srv/registry --alias canary",
+        "hybrid-llm models publish models/smollm2 --name smollm2 --to /srv/registry --alias canary",
     ),
     codes=_CODES,
 )

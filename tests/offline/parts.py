@@ -356,6 +356,8 @@ PARTS: dict[str, Callable[[Path], None]] = {
         litert_convert,
         hub,
         s3,
+        registry,
+        postgres,
         gateway,
         mcp,
         openai,

@@ -81,7 +81,7 @@ class ModelRegistry:
         """The registry at *url*.
 
         Args:
-            url: `s3://BUCKET/FOLDER`, `gs://`, `az://`, `file:///FOLDER` or a path. Credentials come from the environment.
+            url: `s3://BUCKET/FOLDER`, `gs://`, `az://`, `file:///FOLDER` or a path.
             key_file: the key of a registry that is encrypted.
             create: begin a registry where there is none.
 
