@@ -35,13 +35,11 @@ if TYPE_CHECKING:
     from hybrid_llm.backends.signing.trust import Trust
 
 
-
 class Open(Protocol):
     """How the backend of a model is made."""
 
     def __call__(self, folder: Path | None, *, loaded: bool) -> Backend:
         """The backend of the model in *folder*; of None, that of the model that answers until a version has come."""
-
 
 
 class Served:
@@ -57,9 +55,12 @@ class Served:
 
 
 class FollowingBackend:
-    """Answers with the version of a model that an alias of a registry means. May be used from many threads and loops."""
+    """Answers with the version of a model that an alias of a registry means; usable from many threads and loops."""
 
-    def __init__(self, spec: FollowSpec, name: str, location: Location, open_: Open, trust: Trust | None) -> None:
+    location: Final = Location.EDGE
+    """Prompts stay on this device."""
+
+    def __init__(self, spec: FollowSpec, name: str, open_: Open, trust: Trust | None) -> None:
         """Begin with the version that is on this device, and look at the registry beside the requests.
 
         Raises:
@@ -67,7 +68,6 @@ class FollowingBackend:
         """
         self.name = name
         """The name that policies and configurations use."""
-        self.location: Final = location
         self._open, self._lock, self._closed = open_, threading.Lock(), False
         self._origin = Origin()
         self.follower: Final = Follower(spec, self, trust)
@@ -90,13 +90,23 @@ class FollowingBackend:
             return self._served.tally.figures
 
     @property
+    def problem(self) -> str:
+        """Why the version that answers is not ready; empty if it is."""
+        state = self._served.backend.state()
+        return "" if state.ready else state.reason or "it is not ready"
+
+    @property
     def capabilities(self) -> Capabilities:
         """Those of the model that answers."""
         return self._served.backend.capabilities
 
     def state(self) -> BackendState:
-        """The state of the model that answers."""
-        return self._served.backend.state()
+        """The state of the model that answers; one on trial that is not ready is taken back soon."""
+        served = self._served
+        found = served.backend.state()
+        if not found.ready:
+            self.follower.counted(served.version)
+        return found
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt, as the model that answers counts them."""

@@ -13,7 +13,7 @@ from hybrid_llm.backends.edge.store import ModelStore
 from hybrid_llm.backends.following.plan import assigned
 from hybrid_llm.backends.following.spec import FollowSpec
 from hybrid_llm.backends.following.state import StateFile, Trial, device_name
-from hybrid_llm.backends.following.trial import Figures, judge
+from hybrid_llm.backends.following.trial import Figures, Verdict, judge
 from hybrid_llm.backends.models.registry.errors import NoSuchVersion
 from hybrid_llm.backends.models.registry.records import SHORT
 from hybrid_llm.core.errors import BackendUnavailable, HybridLLMError
@@ -38,6 +38,10 @@ class Replaceable(Protocol):
     @property
     def figures(self) -> Figures:
         """What its requests have shown."""
+
+    @property
+    def problem(self) -> str:
+        """Why it is not ready; empty if it is."""
 
     def replace(self, folder: Path | None, version: str) -> None:
         """Answer with the model in *folder*."""
@@ -109,11 +113,11 @@ class Follower:
         )
 
     def counted(self, version: str) -> None:
-        """A request on *version* has ended; wakes the thread if that ends the trial. Cheap."""
+        """A request on *version* has ended, or it is not ready; wakes the thread if that ends the trial. Cheap."""
         trial, target = self._trial, self._target()
         if trial is None or target is None or version != trial.version:
             return
-        if judge(target.figures, trial.before, self._spec.trial) is not None:
+        if self._verdict(target, trial) is not None:
             self._wake.set()
 
     def check(self) -> None:
@@ -147,7 +151,7 @@ class Follower:
         trial, target = self._trial, self._target()
         if trial is None or target is None or target.version != trial.version:
             return
-        verdict = judge(target.figures, trial.before, self._spec.trial)
+        verdict = self._verdict(target, trial)
         if verdict is None:
             return
         if verdict.is_good:
@@ -156,6 +160,10 @@ class Follower:
             log.info("%s: version %s has passed its trial", self._spec.model, trial.version)
         else:
             self._give_up(trial, verdict.reason)
+
+    def _verdict(self, target: Replaceable, trial: Trial) -> Verdict | None:
+        problem = target.problem
+        return Verdict(problem) if problem else judge(target.figures, trial.before, self._spec.trial)
 
     def _give_up(self, trial: Trial, reason: str) -> None:
         """Never try this version again on this device, and let the one before count for every process of it."""

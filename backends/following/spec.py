@@ -41,7 +41,10 @@ class FollowSpec:
     model: str = key(Text("the name of a model"), "The name of the model in the registry, and in the store of models.")
     alias: str = key(Text("the name of an alias"), "The alias that is followed.", default="prod")
     every_s: float = key(
-        duration(least=1.0), "Time between two looks at the registry; a tenth more or less.", name="every", default=3600.0
+        duration(least=1.0),
+        "Time between two looks at the registry; a tenth more or less.",
+        name="every",
+        default=3600.0,
     )
     key_file: Path | None = key(File(), "The key of a registry that is encrypted.", default=None)
     device: str = key(

@@ -104,5 +104,7 @@ def judge(found: Figures, before: Figures, spec: TrialSpec) -> Verdict | None:
         ("time per further token", found.tpot_ms, before.tpot_ms),
     ):
         if now is not None and then is not None and now > then * spec.latency:
-            return Verdict(f"the median {what} rose from {then:.1f} to {now:.1f} ms; {spec.latency:g} times is the limit")
+            return Verdict(
+                f"the median {what} rose from {then:.1f} to {now:.1f} ms; the limit is {spec.latency:g} times"
+            )
     return Verdict()

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_json
+from hybrid_llm.cli.arguments import Command, add_json, checked
 from hybrid_llm.cli.models_signing import add_trust, trust_of
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_json, record, table
 from hybrid_llm.core.environment import REGISTRY, read_environment
@@ -177,20 +177,39 @@ def _promote_options(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("alias", metavar="ALIAS", help="what is to point to it, such as prod")
     parser.add_argument("--expect", metavar="VERSION", help="only if it points to this version now; '' for none")
+    parser.add_argument(
+        "--share",
+        type=checked(_share),
+        default=1.0,
+        metavar="PERCENT",
+        help="of the devices that follow (default: 100%%)",
+    )
     add_registry(parser)
     add_json(parser)
 
 
+def _share(text: str) -> float:
+    """The share that a percentage such as `10%` names."""
+    try:
+        share = float(text.removesuffix("%")) / 100.0
+    except ValueError:
+        share = 0.0
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"{text!r} is no percentage of more than 0 and at most 100, such as 10%")
+    return share
+
+
 def _promote(args: argparse.Namespace) -> int:
     name, which = _reference(args)
-    entry = open_registry(args).promote(name, which, args.alias, expect=args.expect)
+    entry = open_registry(args).promote(name, which, args.alias, expect=args.expect, share=args.share)
     return _moved(args, name, entry)
 
 
 def _moved(args: argparse.Namespace, name: str, entry: AliasEntry) -> int:
     from hybrid_llm.backends.models.registry.records import SHORT
 
-    text = f"{entry.alias} of {name} points to {entry.version[:SHORT]}, its {entry.number}. version"
+    share = "" if entry.share == 1.0 else f" for {entry.share * 100:.4g} % of the devices that follow it"
+    text = f"{entry.alias} of {name} points to {entry.version[:SHORT]}{share}, its move number {entry.number}"
     output({"name": name, **record(entry)}, [text], as_json=args.json)
     return Exit.OK
 
@@ -202,6 +221,7 @@ PROMOTE: Final = Command(
     examples=(
         "hybrid-llm models promote smollm2@canary prod --registry s3://models/registry",
         "hybrid-llm models promote smollm2@4f2a90c1d3e7 prod --expect 99b01c22aa10",
+        "hybrid-llm models promote smollm2@4f2a90c1d3e7 prod --share 10%",
     ),
     codes=_CODES,
 )

@@ -93,10 +93,14 @@ class DeviceModel:
                 self._record(registry, version)
         return done
 
-    def activate(self, short: str) -> None:
-        """Let the name mean this version from now on, in one step; versions before the last one are deleted.
+    def activate(self, short: str, *, before: str = "") -> None:
+        """Let the name mean this version from now on, in one step. Others are deleted but the one in use *before*.
 
         The first model of a store becomes its default.
+
+        Args:
+            short: the version.
+            before: the other version that stays; by default the one in use.
 
         Raises:
             NoSuchVersion: it is not on this device.
@@ -105,7 +109,8 @@ class DeviceModel:
         self._check_free()
         target = self.folder(short).parent
         with disk_errors(self.store.root), locked(self.store.root / ".locks", self.name, lambda: None):
-            os.utime(target / _ORIGIN)  # the order of use
+            for path in (*([self.folder(before).parent] if before in self.versions else []), target):
+                os.utime(path / _ORIGIN)  # the order of use
             new = self._root / ".link"
             new.unlink(missing_ok=True)
             try:

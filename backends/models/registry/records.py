@@ -100,6 +100,7 @@ class AliasEntry:
     Attributes:
         version: the digest of the version.
         previous: the number of the entry that `rollback` returns to; 0 for none.
+        share: of the devices that follow the alias, 0 to 1; the others stay with what it meant before.
         moved: when, by the clock of who moved it, in ISO 8601.
         token: distinguishes this move from every other one.
     """
@@ -108,6 +109,7 @@ class AliasEntry:
     number: int
     version: str
     previous: int = 0
+    share: float = 1.0
     moved: str = ""
     token: str = ""
 
@@ -122,6 +124,8 @@ class AliasEntry:
         if found.pop("format") != FORMAT:
             raise ValueError("it has another format")
         check_digest(found["version"])
+        if not 0.0 < float(found.get("share", 1.0)) <= 1.0:
+            raise ValueError("its share is not more than 0 and at most 1")
         return cls(**found)
 
 

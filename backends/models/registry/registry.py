@@ -185,7 +185,13 @@ class ModelRegistry:
         """Every move of *alias*, the first one first."""
         return [self._entry(path) for path in self._entries(check_model(name), alias)]
 
-    def promote(self, name: str, which: str, alias: str, *, expect: str | None = None) -> AliasEntry:
+    def entry(self, name: str, alias: str, number: int) -> AliasEntry:
+        """The *number*-th move of *alias*; RegistryError if there is none."""
+        return self._entry(_alias_path(check_model(name), alias, number))
+
+    def promote(
+        self, name: str, which: str, alias: str, *, expect: str | None = None, share: float = 1.0
+    ) -> AliasEntry:
         """Let *alias* point to a version, see `resolve`; where it points there already, nothing happens.
 
         Args:
@@ -193,10 +199,12 @@ class ModelRegistry:
             which: the version.
             alias: such as `prod`.
             expect: the version that it must point to before, an empty text for none yet; None for any.
+            share: of the devices that follow the alias, more than 0 and at most 1; the others stay with the version
+                before. The same version may be given a larger share later.
 
         Raises:
             AliasMoved: another one moved it meanwhile, or it does not point to what is expected.
-            NoSuchVersion: there is no such version.
+            NoSuchVersion: there is no such version, or none before with which the other devices could stay.
         """
         if _is_digest(check_model(alias)):
             raise ConfigError(f"{alias!r} looks like a version: choose another alias")
@@ -204,10 +212,16 @@ class ModelRegistry:
         if expect is not None:
             self._expect(name, current, alias, expect)
         digest = self.resolve(name, which).digest
-        if current is not None and current.version == digest:
+        if current is not None and (current.version, current.share) == (digest, share):
             return current
-        number = current.number if current else 0
-        return self._move(name, AliasEntry(alias=alias, number=number + 1, version=digest, previous=number))
+        number = previous = current.number if current else 0
+        if current is not None and (current.version == digest or current.share < 1.0):
+            previous = current.previous  # what all devices had last
+        if share < 1.0 and not previous:
+            raise NoSuchVersion(f"`{alias}` of `{name}` has no version before: give its first one to all devices")
+        return self._move(
+            name, AliasEntry(alias=alias, number=number + 1, version=digest, previous=previous, share=share)
+        )
 
     def rollback(self, name: str, alias: str) -> AliasEntry:
         """Let *alias* point to where it pointed before; again and again, to ever earlier versions.
@@ -222,8 +236,7 @@ class ModelRegistry:
         if not current.previous:
             raise NoSuchVersion(f"`{alias}` of `{name}` has pointed to no version before {current.version[:SHORT]}")
         earlier = self._entry(_alias_path(name, alias, current.previous))
-        number, previous = current.number + 1, earlier.previous
-        return self._move(name, AliasEntry(alias=alias, number=number, version=earlier.version, previous=previous))
+        return self._move(name, replace(earlier, number=current.number + 1))
 
     def manifest_path(self, name: str, digest: str) -> str:
         """Where the manifest of a version is."""
