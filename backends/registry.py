@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from hybrid_llm.backends.following.spec import followable
 from hybrid_llm.core.fields import Table, table
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.registry import Registry
@@ -80,4 +81,5 @@ def table_of(kind: str) -> Table:
         declared: Table = declare()
         return declared
     make: Callable[..., BackendSpec] = spec
-    return table(spec, f"a backend of kind `{kind}`", make=lambda found: make(name=found.name, **found.values))
+    own = table(spec, f"a backend of kind `{kind}`", make=lambda found: make(name=found.name, **found.values))
+    return followable(own) if hasattr(spec, "with_model") else own

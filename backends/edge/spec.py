@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hybrid_llm.backends.edge.folder import read_manifest
 from hybrid_llm.backends.edge.store import DEFAULT, default_model, named_models
-from hybrid_llm.backends.following.spec import FOLLOW, FollowSpec
 from hybrid_llm.backends.signing.trust import TRUST, Trust
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import ConfigError
@@ -17,7 +16,6 @@ from hybrid_llm.core.request import Location
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge.backend import EdgeBackend
-    from hybrid_llm.backends.following.backend import FollowingBackend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +63,6 @@ class EdgeConfig(Checked):
         "Who must have signed the model: `{ca: FILE, identity: URI}` or `{key: FILE}`. Without it, any is loaded.",
         default=None,
     )
-    follow: FollowSpec | None = key(
-        FOLLOW,
-        "The model follows an alias of a registry: `{registry: URL, model: NAME, alias: prod}`. Until its first "
-        "version has arrived, `model` answers.",
-        default=None,
-    )
     spin: bool = True
     """Let the runtime's threads spin between steps: faster on an idle device, far slower on a busy one."""
 
@@ -87,17 +79,12 @@ class EdgeConfig(Checked):
             return None  # opening the backend reports what is wrong with it
         return f"{manifest.listed}\nthreads {self.threads}"
 
-    def open(self) -> EdgeBackend | FollowingBackend:
+    def open(self) -> EdgeBackend:
         """Make the backend; ConfigError if its folder or an option is unusable."""
-        if self.follow is None:
-            return self._of(None, loaded=False)
-        from hybrid_llm.backends.following.backend import FollowingBackend
-
-        return FollowingBackend(self.follow, self.name, self._of, self.trust)
-
-    def _of(self, folder: Path | None, *, loaded: bool) -> EdgeBackend:
-        """The backend of the model in *folder*; of None, that of `model`."""
         from hybrid_llm.backends.edge.backend import EdgeBackend
 
-        load = "eager" if loaded else self.load
-        return EdgeBackend(replace(self, model=folder or self.model, load=load, follow=None))
+        return EdgeBackend(self)
+
+    def with_model(self, folder: Path, *, loaded: bool) -> EdgeConfig:
+        """The same with the model in *folder*, which is loaded at once where *loaded* says so."""
+        return replace(self, model=folder, load="eager" if loaded else self.load)

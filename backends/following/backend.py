@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import aclosing, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.backends.following.follower import Follower
 from hybrid_llm.backends.following.trial import Figures, Outcome, Tally
@@ -31,15 +31,8 @@ from hybrid_llm.core.signals import BackendState
 from hybrid_llm.core.threads import close_aside, in_thread_or_here, release_dropped
 
 if TYPE_CHECKING:
-    from hybrid_llm.backends.following.spec import FollowSpec
-    from hybrid_llm.backends.signing.trust import Trust
-
-
-class Open(Protocol):
-    """How the backend of a model is made."""
-
-    def __call__(self, folder: Path | None, *, loaded: bool) -> Backend:
-        """The backend of the model in *folder*; of None, that of the model that answers until a version has come."""
+    from hybrid_llm.backends.following.keys import FollowSpec
+    from hybrid_llm.backends.following.spec import Followable
 
 
 class Served:
@@ -60,20 +53,20 @@ class FollowingBackend:
     location: Final = Location.EDGE
     """Prompts stay on this device."""
 
-    def __init__(self, spec: FollowSpec, name: str, open_: Open, trust: Trust | None) -> None:
+    def __init__(self, follow: FollowSpec, entry: Followable) -> None:
         """Begin with the version that is on this device, and look at the registry beside the requests.
 
         Raises:
             ConfigError: neither a version nor the model before the first one can be opened.
         """
-        self.name = name
+        self.name: Final = entry.name
         """The name that policies and configurations use."""
-        self._open, self._lock, self._closed = open_, threading.Lock(), False
+        self._entry, self._lock, self._closed = entry, threading.Lock(), False
         self._origin = Origin()
-        self.follower: Final = Follower(spec, self, trust)
+        self.follower: Final = Follower(follow, self, entry.trust)
         """Looks at the registry; `check` does it now."""
         version, folder = self.follower.first()
-        self._served = Served(open_(folder, loaded=False), version)
+        self._served = Served(self._open(folder, loaded=False), version)
         self._others: set[Served] = set()
         close_at_exit(self)
         self.follower.start()
@@ -156,7 +149,7 @@ class FollowingBackend:
             if isinstance(served.backend, SessionAware):
                 served.backend.forget(session_id, tenant)
 
-    def replace(self, folder: Path | None, version: str) -> None:
+    def replace(self, folder: Path, version: str) -> None:
         """Answer new requests with the model in *folder*, once it is loaded.
 
         Raises:
@@ -194,6 +187,9 @@ class FollowingBackend:
         follower = getattr(self, "follower", None)
         if follower is not None and not self._closed:
             release_dropped(self, "FollowingBackend", follower.close)
+
+    def _open(self, folder: Path | None, *, loaded: bool) -> Backend:
+        return (self._entry if folder is None else self._entry.with_model(folder, loaded=loaded)).open()
 
     def _all(self) -> tuple[Served, ...]:
         with self._lock:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from hybrid_llm.backends.edge.store import ModelStore
+from hybrid_llm.backends.following.keys import FollowSpec
 from hybrid_llm.backends.following.plan import assigned
-from hybrid_llm.backends.following.spec import FollowSpec
 from hybrid_llm.backends.following.state import StateFile, Trial, device_name
 from hybrid_llm.backends.following.trial import Figures, Verdict, judge
 from hybrid_llm.backends.models.registry.errors import NoSuchVersion
@@ -43,7 +43,7 @@ class Replaceable(Protocol):
     def problem(self) -> str:
         """Why it is not ready; empty if it is."""
 
-    def replace(self, folder: Path | None, version: str) -> None:
+    def replace(self, folder: Path, version: str) -> None:
         """Answer with the model in *folder*."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Final
 
-from hybrid_llm.backends.following.spec import MOST, TrialSpec
+from hybrid_llm.backends.following.keys import MOST, TrialSpec
 
 _LEAST: Final = 5
 """Times of fewer requests are not compared."""

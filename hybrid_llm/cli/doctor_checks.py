@@ -26,6 +26,7 @@ from hybrid_llm.core.extras import install_hint, requirements
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge import EdgeConfig
+    from hybrid_llm.backends.following.spec import FollowingSpec
     from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.wire.certificates import CertificateInfo, Kind, TLSFiles
     from hybrid_llm.router.config import Config
@@ -157,9 +158,12 @@ def check_runtime(_: Setup) -> Iterator[Finding]:
 def check_edge(setup: Setup) -> Iterator[Finding]:
     """Each edge model: its files against the manifest, then one real answer."""
     from hybrid_llm.backends.edge import EdgeConfig
+    from hybrid_llm.backends.following.spec import in_use
 
-    specs = [spec for spec in setup.config.backends if isinstance(spec, EdgeConfig)] if setup.config else None
-    for spec in [EdgeConfig(name="edge")] if specs is None else specs:
+    specs = setup.config.backends if setup.config else (EdgeConfig(name="edge"),)
+    for spec in map(in_use, specs):
+        if not isinstance(spec, EdgeConfig):
+            continue
         try:
             yield from _edge(spec)
         except HybridLLMError as error:
@@ -187,16 +191,41 @@ def _edge(spec: EdgeConfig) -> Iterator[Finding]:
     yield ok(check, f"answered {reply.usage.completion_tokens} tokens in {elapsed_ms:.0f} ms, including loading")
 
 
+def _follows(spec: FollowingSpec) -> Iterator[Finding]:
+    """Where the alias points, and what this device has of it."""
+    from hybrid_llm.backends.edge.store import ModelStore
+    from hybrid_llm.backends.following.state import StateFile
+    from hybrid_llm.backends.models.registry import ModelRegistry
+    from hybrid_llm.backends.models.registry.device import DeviceModel
+
+    follow, check = spec.follow, f"follow {spec.name}"
+    store = ModelStore()
+    state, current = StateFile(store, follow.model).read(), DeviceModel(store, follow.model).current
+    yield ok(
+        check, f"{follow.alias} of {follow.model}: version {current or 'none yet'}{', on trial' * bool(state.trial)}"
+    )
+    for version, reason in state.refused.items():
+        yield warning(check, f"version {version} was taken back: {reason}", "publish a better version")
+    try:
+        latest = ModelRegistry.open(follow.registry, key_file=follow.key_file).resolve(follow.model, follow.alias)
+        yield ok(check, f"{follow.registry} has version {latest.short} for {follow.alias}")
+    except HybridLLMError as error:
+        yield warning(check, str(error), "check the registry, its credentials and the network")
+
+
 def check_others(setup: Setup) -> Iterator[Finding]:
     """Each backend of another kind: what it needs on this machine; a server of others is asked what it is."""
     from hybrid_llm.backends.edge import EdgeConfig
+    from hybrid_llm.backends.following.spec import FollowingSpec, in_use
     from hybrid_llm.backends.grpc import GrpcSpec
     from hybrid_llm.backends.http.settings import HttpSettings
     from hybrid_llm.cli.doctor_servers import check_server
 
     specs = setup.config.backends if setup.config else ()
     for spec in specs:
-        if isinstance(spec, EdgeConfig | GrpcSpec):
+        if isinstance(spec, FollowingSpec):
+            yield from _follows(spec)
+        if isinstance(in_use(spec), EdgeConfig | GrpcSpec):
             continue
         check = f"backend {spec.name}"
         try:

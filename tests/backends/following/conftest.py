@@ -11,7 +11,8 @@ import pytest
 
 from hybrid_llm import HybridLLM, Location
 from hybrid_llm.backends.edge import EdgeConfig, embedded_model
-from hybrid_llm.backends.following.spec import FollowSpec, TrialSpec
+from hybrid_llm.backends.following.keys import FollowSpec, TrialSpec
+from hybrid_llm.backends.following.spec import FollowingSpec
 from hybrid_llm.backends.models.registry import ModelRegistry, publish
 from hybrid_llm.policies import parse_policy
 from hybrid_llm.router.signals import FixedSensors
@@ -60,7 +61,7 @@ def following(registry):
 
     def open_(trial: TrialSpec | None = None, **options):
         spec = FollowSpec(registry=registry.url, model="demo", every_s=86_400.0, trial=trial or TrialSpec(), **options)
-        opened.append(EdgeConfig(follow=spec, model=embedded_model(), threads=1).open())
+        opened.append(FollowingSpec(entry=EdgeConfig(model=embedded_model(), threads=1), follow=spec).open())
         opened[-1].follower.check()  # beside the one that its thread makes: one of them waits for the other
         return opened[-1]
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hybrid_llm.backends.edge import EdgeConfig, embedded_model
-from hybrid_llm.backends.following.spec import FollowSpec, TrialSpec
+from hybrid_llm.backends.following.keys import FollowSpec, TrialSpec
+from hybrid_llm.backends.following.spec import FollowingSpec
 from hybrid_llm.backends.models.registry import pull
 from hybrid_llm.errors import (
     BackendUnavailable,
@@ -247,9 +248,10 @@ def test_devices_outside_the_share_stay_until_they_are_in(released, registry, fo
 PROGRAM = """
 import os, signal, sys
 from hybrid_llm.backends.edge import EdgeConfig, embedded_model
-from hybrid_llm.backends.following.spec import FollowSpec
+from hybrid_llm.backends.following.keys import FollowSpec
+from hybrid_llm.backends.following.spec import FollowingSpec
 spec = FollowSpec(registry=sys.argv[1], model="demo", every_s=86400.0)
-backend = EdgeConfig(follow=spec, model=embedded_model(), threads=1).open()
+backend = FollowingSpec(entry=EdgeConfig(model=embedded_model(), threads=1), follow=spec).open()
 backend.follower.check()
 print(backend.version, backend.follower.status.on_trial, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -299,8 +301,8 @@ def test_a_signature_is_demanded_before_anything_is_fetched(released, registry, 
     spec = FollowSpec(registry=registry.url, model="demo", every_s=86_400.0)
     trust = Trust(ca=tmp_path / "certs" / "ca.pem")
     with pytest.raises((UntrustedModel, ConfigError)):
-        EdgeConfig(follow=spec, model=embedded_model(), trust=trust, load="eager").open()
-    backend = EdgeConfig(follow=spec, model=embedded_model(), trust=trust).open()
+        FollowingSpec(entry=EdgeConfig(trust=trust, load="eager"), follow=spec).open()
+    backend = FollowingSpec(entry=EdgeConfig(trust=trust), follow=spec).open()
     backend.follower.check()
     assert backend.version == ""
     assert "is not signed" in backend.follower.status.problem

@@ -5,7 +5,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.following.spec import TrialSpec
+from hybrid_llm.backends.following.keys import TrialSpec
 from hybrid_llm.backends.following.trial import Figures, Outcome, Tally, judge
 
 SPEC = TrialSpec(requests=20, errors=0.1, latency=2.0)
