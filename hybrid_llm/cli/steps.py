@@ -69,7 +69,6 @@ _KINDS: Final[Mapping[str, tuple[str, ...]]] = {
         "merge a LoRA adapter into its model",
         "hybrid-llm models merge --adapter adapter --base base --out merged",
     ),
-    "evaluate": ("measure models by a suite, with confidence intervals",),
 }
 """Kind -> one line for the overview, and examples."""
 _CODES: Final = (Exit.FAILURE, Exit.CONFIG, Exit.BACKEND, Exit.SECURITY, Exit.INTERRUPTED)

@@ -95,8 +95,8 @@ def test_every_kind_has_a_command_with_an_option_for_each_key(kind):
     flags = [option.flag for option in options_of(step_table(kind))]
     assert len(flags) == len(set(flags))
     assert not {"--out", "--json", "--force", "--help"} & set(flags)
-    assert kind in MODELS.commands
-    assert kind in commands._KINDS or kind == "convert", "add a line for the overview"
+    home, _ = MODELS.commands[kind]
+    assert kind in commands._KINDS or not home.startswith("hybrid_llm.cli.steps:"), "add a line for the overview"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
