@@ -24,7 +24,7 @@ from hybrid_llm.prepare.recipe.graph import check_links
 from hybrid_llm.prepare.recipe.record import BelowFloor
 from hybrid_llm.prepare.steps import STEPS
 
-_KINDS: Final[Mapping[str, tuple[str, ...]]] = {
+KINDS: Final[Mapping[str, tuple[str, ...]]] = {
     "audit-privacy": (
         "attack a tuned model: can somebody tell which records it was tuned on?",
         "hybrid-llm models audit-privacy --model tuned --data reviews --out audit",
@@ -84,7 +84,7 @@ def step_commands() -> dict[str, tuple[str, str]]:
 
 
 def _summary(kind: str) -> str:
-    return _KINDS[kind][0] if kind in _KINDS else f"do a step of the kind {kind}"
+    return KINDS[kind][0] if kind in KINDS else f"do a step of the kind {kind}"
 
 
 def __getattr__(kind: str) -> Command:
@@ -101,7 +101,7 @@ def _command(kind: str) -> Command:
         "if it is a model, a card.",
         options=partial(_add, options),
         run=partial(_run, kind, options),
-        examples=_KINDS.get(kind, ())[1:] or (_example(kind, options),),
+        examples=KINDS.get(kind, ())[1:] or (_example(kind, options),),
         codes=_CODES,
         meanings=_MEANINGS,
     )

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from hybrid_llm.cli.main import main
+from hybrid_llm.cli.steps import KINDS
 from hybrid_llm.lab.casefile import parse_cases
 from hybrid_llm.lab.simulate.world import parse_world
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
@@ -70,8 +71,6 @@ NOT_RUN = {
     "hybrid-llm mcp --config hybrid.yaml": "the same",
     "hybrid-llm mcp --config hybrid.yaml --verbose": "the same",
     "hybrid-llm mcp --config hybrid.yaml --http 127.0.0.1:8900": "the same",
-    "hybrid-llm models tune --model base --data reviews --method lora --epochs 1 --out tuned": "tests/prepare/tuning",
-    "hybrid-llm models merge --adapter adapter --base base --out merged": "tests/prepare/tuning",
     **{
         f"hybrid-llm models run examples/recipes/{name}.yaml": "tests/prepare/recipe/test_worked.py runs its short form"
         for name in ("sentiment", "domain", "distil", "private")
@@ -83,6 +82,12 @@ NOT_RUN = {
     "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",
 }
 """Commands that are only looked at, and why."""
+NOT_RUN |= {
+    example: "tests/prepare runs every kind of step"
+    for kind, (_, *examples) in KINDS.items()
+    if kind not in ("fetch", "prepare-data")
+    for example in examples
+}
 
 PYTHON_NOT_RUN = {
     "from hybrid_llm.backends.models.gguf import import_gguf": "needs that file",

@@ -96,7 +96,7 @@ def test_every_kind_has_a_command_with_an_option_for_each_key(kind):
     assert len(flags) == len(set(flags))
     assert not {"--out", "--json", "--force", "--help"} & set(flags)
     home, _ = MODELS.commands[kind]
-    assert kind in commands._KINDS or not home.startswith("hybrid_llm.cli.steps:"), "add a line for the overview"
+    assert kind in commands.KINDS or not home.startswith("hybrid_llm.cli.steps:"), "add a line for the overview"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
