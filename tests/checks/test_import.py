@@ -161,10 +161,10 @@ def modules() -> list[tuple[str, Path]]:
     ]
 
 
-def test_torch_and_transformers_are_imported_only_by_node_and_models():
+def test_torch_and_transformers_are_imported_only_by_node_models_and_preparation():
     for name, path in modules():
         heavy = {other.split(".")[0] for other in imports_of(path)} & {"torch", "transformers", "onnxruntime_genai"}
-        assert not heavy or name.startswith(("backends/node/", "backends/models/")), name
+        assert not heavy or name.startswith(("backends/node/", "backends/models/", "prepare/")), name
 
 
 def test_clearances_are_made_by_the_guard_alone():
