@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,10 @@ def blocks(folder: Path, model: Path, length: int, limit: int) -> list[Example]:
     """
     data = DataFolder.open(folder)
     packed = data.card.format is DataFormat.BLOCKS
+    if packed and data.card.tokenizer != sha256((model / "tokenizer.json").read_bytes()).hexdigest():
+        raise ConfigError(
+            f"{folder} is packed for another tokenizer than that of {model}: pack it again", path=str(folder)
+        )
     found = list(islice(_packed(data, length) if packed else _cut(_stream(data, model), length), limit))
     if not found:
         raise ConfigError(f"the split `{TRAIN}` of {folder} has no text: prepare more data", path=str(folder))

@@ -319,6 +319,12 @@ class TestTraining:
             train(model, lambda model, step: model(torch.ones(2)).sum() * math.nan, schedule, tmp_path, QUIET)
 
 
+def test_blocks_of_another_tokenizer_are_refused(tmp_path: Path, decoder: Path) -> None:
+    folder = tiny.write_data(tmp_path / "blocks", DataFormat.BLOCKS, [{"input_ids": [1, 2, 3]}], tokenizer="0" * 64)
+    with pytest.raises(ConfigError, match="packed for another tokenizer"):
+        blocks(folder, decoder, 3, 1)
+
+
 def test_every_example_comes_once_before_any_comes_again() -> None:
     from hybrid_llm.prepare.compression.examples import drawn
 

@@ -16,13 +16,15 @@ DEMO = Path(__file__).parents[3] / "examples/models/hybrid-demo-node"
 """Its tokenizer has 2,048 entries."""
 
 
-def write_data(folder: Path, kind: DataFormat, records: Sequence[dict[str, Any]], labels: Iterable[str] = ()) -> Path:
+def write_data(
+    folder: Path, kind: DataFormat, records: Sequence[dict[str, Any]], labels: Iterable[str] = (), **card: Any
+) -> Path:
     """A data folder whose splits `train` and `test` both have all *records*."""
     folder.mkdir(parents=True)
     for split in ("train", "test"):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
     splits = dict.fromkeys(("train", "test"), len(records))
-    (folder / "data.json").write_text(DataCard(format=kind, splits=splits, labels=tuple(labels)).to_json())
+    (folder / "data.json").write_text(DataCard(format=kind, splits=splits, labels=tuple(labels), **card).to_json())
     return DataFolder.open(folder).path
 
 

@@ -19,10 +19,13 @@ from hybrid_llm.prepare.compression.pruning.cut import check_size, choose_kept, 
 from hybrid_llm.prepare.compression.pruning.importance import Batch, Measure, measure_importance
 from hybrid_llm.prepare.compression.pruning.magnitude import share_of_zeros, zero_smallest
 from hybrid_llm.prepare.compression.training import Schedule, train
+from hybrid_llm.prepare.hub_folder import HubFolder
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
 
 _MEASURED: Final = 8
 """Texts that are read at once for importance."""
+_BYTES, _BYTES_TUNED = 8, 24
+"""Bytes of memory for each weight: of two models, and with the gradients and the two moments of the optimizer."""
 _HONEST: Final = "zeros inside a weight take as much room and time as other numbers: only whole parts save them"
 
 
@@ -68,11 +71,13 @@ class Prune:
         kind = trainable_kind(source)
         data = None if self.data is None else work.path(self.data)
         self._check()
+        HubFolder.open(source).require_memory(_BYTES_TUNED if self.steps else _BYTES, "pruning")
         examples = self._examples(work, kind)
         original = open_model(source)
         found: dict[str, float] = {}
         work.progress("pruning", 0.0)
         pruned = self._pruned(original, examples)
+        before = figures(source, data, self.evaluate_on)  # now, so that unfit data costs no recovery
         if self.steps:
             found.update(self._recover(work, original, pruned, examples))
         sizes = {"parameters": pruned.num_parameters(), "zeros": round(share_of_zeros(pruned), 4)}
@@ -80,7 +85,6 @@ class Prune:
         del original
         save_model(pruned, source, work.out)
         work.progress("measuring", 1.0)
-        before = figures(source, data, self.evaluate_on)
         after = figures(work.out, data, self.evaluate_on)
         note = {"note": _HONEST} if self.method == "magnitude" else {}
         card = {"training": {"pruned": self.method, "steps": self.steps, **note}}
@@ -101,8 +105,6 @@ class Prune:
         source, data, limit = work.path(self.model), work.path(self.data), max(self.limit, self.samples)
         if kind is Kind.DECODER:
             return blocks(data, source, self.length, limit)
-        from hybrid_llm.prepare.hub_folder import HubFolder
-
         return labelled(data, source, HubFolder.open(source).labels, self.length, limit)
 
     def _pruned(self, original: Any, examples: list[Example]) -> Any:

@@ -18,8 +18,8 @@ from hybrid_llm.core.errors import ConfigError
 
 _FAMILIES: Final = frozenset({"bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra"})
 """Models that onnxruntime's optimizer knows as `bert`."""
-_PRODUCTS: Final = ["MatMul", "Gemm"]
-"""What static quantisation changes; softmax, normalisation and GELU stay in float32."""
+_CHANGED: Final = ["MatMul", "Gemm", "Gather"]
+"""What static quantisation changes, `Gather` for the embeddings; softmax, normalisation and GELU stay in float32."""
 
 _FLOAT: Final = 1
 """`onnx.TensorProto.FLOAT`."""
@@ -64,25 +64,20 @@ def quantise_dynamic(graph: Path, out: Path) -> None:
         )
 
 
-def quantise_static(graph: Path, out: Path, rows: Sequence[Sequence[int]], calibration: str) -> None:
-    """Write *graph* with weights and the activations of products in 8 bits, whose ranges are those found on *rows*.
-
-    *calibration* is `minmax`, `percentile` or `entropy`.
-    """
+def quantise_static(graph: Path, out: Path, rows: Sequence[Sequence[int]]) -> None:
+    """Write *graph* with weights and the activations of products in 8 bits, whose ranges are those found on *rows*."""
     load_runtime()
     quantization = import_module("onnxruntime.quantization")
-    methods = {"minmax": "MinMax", "percentile": "Percentile", "entropy": "Entropy"}
     with _quiet():
         quantization.quantize_static(
             str(graph),
             str(out),
             _Rows(iter(rows)),
             quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=_PRODUCTS,
+            op_types_to_quantize=_CHANGED,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            calibrate_method=getattr(quantization.CalibrationMethod, methods[calibration]),
             extra_options={"MatMulConstBOnly": True},
         )
 

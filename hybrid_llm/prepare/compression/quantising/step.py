@@ -50,7 +50,6 @@ class Quantise:
         default="default",
     )
     fuse: bool = key(Flag(), "Whether the operators of a classifier are fused first, for `dynamic`.", default=True)
-    calibration: str = key(Choice.of("minmax", "percentile", "entropy"), "How `static` finds ranges.", default="minmax")
     samples: int = key(Whole(1), "Texts that `static` calibrates on.", default=128)
     least_agreement: float = key(
         percentage(), "Share of the texts that must keep the label they had in float32.", default=0.95
@@ -94,7 +93,7 @@ class Quantise:
         texts = list(texts_of(data, list(islice(data.records(TRAIN), self.samples))))
         if not texts:
             raise ConfigError(f"the split `{TRAIN}` of {data.path} is empty: there is nothing to calibrate on")
-        return partial(quantise_static, rows=rows_of(plain, texts), calibration=self.calibration)
+        return partial(quantise_static, rows=rows_of(plain, texts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
