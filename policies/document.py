@@ -193,6 +193,7 @@ class Weights:
     latency: float = key(Number(), "Weight of one millisecond until the answer is complete.", default=0.0)
     cost: float = key(Number(), "Weight of one unit of currency.", default=0.0)
     energy: float = key(Number(), "Weight of one joule.", default=0.0)
+    quality: float = key(Number(), "Weight of the quality that is missing to 1.", default=0.0)
 
 
 def _weights(found: Found) -> Mapping[str, float]:
@@ -208,7 +209,6 @@ RANK: Final = table(
     Weights,
     "rank",
     make=_weights,
-    reserved=("quality",),
     json={"anyOf": [{"properties": {k.name: {"exclusiveMinimum": 0}}, "required": [k.name]} for k in keys_of(Weights)]},
 )
 

@@ -244,9 +244,10 @@ def _exclude(targets: tuple[str, ...], reason: str, excluded: MutableMapping[str
 def rank_scores(
     weights: Mapping[str, float], request: RequestMetadata, states: Mapping[str, BackendState], names: Iterable[str]
 ) -> dict[str, float]:
-    """The weighted sum of latency (ms), cost (per request) and energy (J) of each backend; the smallest is best.
+    """The weighted sum of latency (ms), cost (per request), energy (J) and missing quality of each backend.
 
-    A sum that is not a number counts as infinite, so that a backend with unknown values goes last.
+    The smallest is best. A backend without a figure of its quality counts as one of quality 0: where none has one, that
+    changes no order. A sum that is not a number counts as infinite, so that a backend with unknown values goes last.
     """
     return {name: _score(weights, request, states[name]) for name in names}
 
@@ -258,6 +259,7 @@ def _score(weights: Mapping[str, float], request: RequestMetadata, state: Backen
             "latency": state.predicted_ttft_ms + state.predicted_tpot_ms * request.max_tokens,
             "cost": state.cost_per_1k_tokens * thousands,
             "energy": state.energy_per_1k_tokens_j * thousands,
+            "quality": 1.0 - (0.0 if state.quality is None else state.quality),
         }
         total = math.fsum(weight * parts[name] for name, weight in weights.items() if weight)
     except (ArithmeticError, ValueError, TypeError):

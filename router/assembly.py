@@ -27,6 +27,7 @@ from hybrid_llm.router.spending.ledger import Ledger, Price
 
 if TYPE_CHECKING:
     from hybrid_llm.router.config import Config
+    from hybrid_llm.router.config.quality import Qualities
 
 P = TypeVar("P", bound="Closable | None")
 
@@ -54,6 +55,7 @@ def assemble(
     guardrails: Iterable[Guardrail | GuardrailRule] | None = (),
     sessions: SessionLimits | None = None,
     limits: RequestLimits | None = None,
+    qualities: Qualities | None = None,
 ) -> Pipeline:
     """The pipeline of a client; the arguments and errors are those of `HybridLLM`."""
     policies = FixedPolicy(policy) if isinstance(policy, Policy) else policy
@@ -65,6 +67,7 @@ def assemble(
         sensors=sensors or SystemSensors(),
         spending=Spending(prices or {}, ledger),
         predictions=predictions,
+        qualities=qualities,
     )
     return Pipeline(
         fleet,
@@ -88,6 +91,7 @@ def assemble_from_config(
 ) -> Pipeline:
     """The pipeline of the client that *source* describes; the errors are those of `from_config`."""
     from hybrid_llm.router.config import Config, read_config
+    from hybrid_llm.router.config.quality import open_qualities
     from hybrid_llm.router.signals.calibrate import calibrate_missing
 
     config = source if isinstance(source, Config) else read_config(source)
@@ -114,6 +118,7 @@ def assemble_from_config(
             cache=cache,
             sessions=config.sessions,
             limits=config.limits,
+            qualities=open_qualities(config.quality, config.backends),
         )
         opened.pop_all()
     return pipeline

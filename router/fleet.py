@@ -37,6 +37,7 @@ class Fleet:
         sensors: What reads device and network.
         spending: What prices and budgets add to the signals.
         predictions: Where predictors resume from and are stored on `close`.
+        qualities: Backend -> task of a request -> quality of its answers, as they were evaluated.
 
     Raises:
         ConfigError: there is no backend, or two have the same name.
@@ -50,6 +51,7 @@ class Fleet:
         sensors: Sensors,
         spending: Spending,
         predictions: PredictionStore | None = None,
+        qualities: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         self.backends = {backend.name: backend for backend in backends}
         if len(self.backends) != len(backends) or not backends:
@@ -58,6 +60,7 @@ class Fleet:
         self._sensors = sensors
         self._policy = policy
         self._predictions = predictions
+        self._qualities = qualities or {}
         self._predictors = {b.name: LatencyPredictor(PRIORS[b.location]) for b in backends}
         self._resume_predictions()
         self.health: dict[str, Health] = {b.name: _health(b, policy.resilience) for b in backends}
@@ -131,7 +134,12 @@ class Fleet:
             predicted_ttft_error_ms=predictor.ttft_error_ms(ttft_ms),
             predicted_tpot_error_ms=predictor.tpot_error_ms(tpot_ms),
             predictions=predictor.predictions,
+            quality=self._quality(state, metadata.task),
         )
+
+    def _quality(self, state: BackendState, task: str) -> float | None:
+        known = self._qualities.get(state.name)
+        return state.quality if known is None else known.get(task)
 
     def _state_of(self, backend: Backend) -> BackendState:
         """The state of *backend*; not ready where it does not report one."""

@@ -13,6 +13,7 @@ from hybrid_llm.cli.arguments import Command, add_config, add_json
 from hybrid_llm.cli.doctor_cache import check_cache
 from hybrid_llm.cli.doctor_checks import CHECKS, FIRST_CHECKS, Check, Setup, run_checks
 from hybrid_llm.cli.doctor_gateway import check_gateway
+from hybrid_llm.cli.doctor_quality import check_quality
 from hybrid_llm.cli.findings import Finding, Status, fault, ok, warning
 from hybrid_llm.cli.terminal import Exit, print_json, printable, record
 from hybrid_llm.core.environment import read_environment, unknown_variables
@@ -37,7 +38,7 @@ def _run(args: argparse.Namespace) -> int:
     findings = []
     # The first checks need nothing installed. The set-up is read after them, so that they always report.
     setup_checks: dict[str, Check] = {"configuration": partial(_read_setup, args), "environment": _check_environment}
-    last_checks: dict[str, Check] = {"cache": check_cache, "gateway": check_gateway}
+    last_checks: dict[str, Check] = {"cache": check_cache, "quality": check_quality, "gateway": check_gateway}
     checks: dict[str, Check] = {**FIRST_CHECKS, **setup_checks, **CHECKS, **last_checks}
     for finding in run_checks(checks, Setup()):
         findings.append(finding)

@@ -170,6 +170,9 @@ class BackendState:
     """Price per 1,000 tokens, in the currency of the configuration."""
     energy_per_1k_tokens_j: float = 0.0
     """Energy that the device spends per 1,000 tokens, joules."""
+    quality: float | None = None
+    """How good its answers to the task of this request were when its model was evaluated, 0 to 1; None where they were
+    not."""
     members: tuple[EndpointState, ...] = ()
     """Its nodes, if it has several, in a client's status; empty in the signals of a request."""
 

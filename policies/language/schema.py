@@ -20,7 +20,7 @@ from hybrid_llm.policies.language.types import BOOL, INT, STRING, Field, Type
 KNOWN_DETECTORS = frozenset(DETECTOR_NAMES)
 """The detectors that a tag may name unless the caller passes others."""
 
-_SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load"})
+_SHARES = frozenset({"cpu_load", "gpu_load", "battery", "load", "quality"})
 _WHOLES = _SHARES - {"load"}
 """Shares that never exceed 1."""
 _PERCENTS = frozenset({"memory_pressure", "cpu_pressure", "io_pressure"})

@@ -24,6 +24,7 @@ from hybrid_llm.policies.reader.schemas import Json, json_schema
 from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.caching.spec import CACHE, CacheSpec
 from hybrid_llm.router.config.gateway import GatewayConfig
+from hybrid_llm.router.config.quality import check_figures
 from hybrid_llm.router.observability.hooks import Hook
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
 from hybrid_llm.router.spending.ledger import Price, currency_of
@@ -229,6 +230,13 @@ class Config:
         examples=([{"kind": "default"}],),
     )
 
+    quality: Path | None = key(
+        fields.File("the path of results.json"),
+        "What `hybrid-llm models evaluate` measured of these backends: rules and `rank` read it as `edge.quality`.",
+        default=None,
+        examples=("results.json",),
+    )
+
     @property
     def locations(self) -> Mapping[str, Location]:
         """Backend -> where it runs: what a policy is checked against."""
@@ -351,6 +359,8 @@ def _config(found: Found) -> Config:
             backend.reject(message, "write all in one currency", "price")
         currency = currency or price.currency
     detectors: Any = found.values["detectors"]
+    if (path := found.values["quality"]) and (problem := check_figures(path, [each.spec for each in priced.values()])):
+        found.reject(problem, "evaluate the backends: hybrid-llm models evaluate hybrid.yaml:edge ...", "quality")
     parts = {
         "backends": tuple(backend.spec for backend in priced.values()),
         "prices": {name: backend.price for name, backend in priced.items()},

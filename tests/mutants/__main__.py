@@ -36,6 +36,7 @@ from tests.mutants import (
     policies,
     privacy,
     pseudonyms,
+    quality,
     recovery,
     router,
     sending,
@@ -81,6 +82,7 @@ SUITES = (
         _tests("router", "guard", "forms", "request_metadata", "privacy", "structured", "doubt", "leaks"),
     ),
     Suite("leaks", leaks.MUTANTS, _tests("router", "leak_kinds", "leaks")),
+    Suite("quality", quality.MUTANTS, _tests("router", "quality")),
     Suite("caching", caching.MUTANTS, _tests("router", "disk", "flights", "cache_config")),
     Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
     Suite(

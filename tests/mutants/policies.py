@@ -217,6 +217,18 @@ MUTANTS = (
         swap("state.predicted_tpot_ms * request.max_tokens", "state.predicted_tpot_ms"),
     ),
     Mutant(
+        "rank prefers the worse quality",
+        f"{_RULES}:_score",
+        swap(
+            "1.0 - (0.0 if state.quality is None else state.quality)", "0.0 if state.quality is None else state.quality"
+        ),
+    ),
+    Mutant(
+        "a backend that was not evaluated counts as a perfect one",
+        f"{_RULES}:_score",
+        swap("0.0 if state.quality is None else state.quality", "1.0 if state.quality is None else state.quality"),
+    ),
+    Mutant(
         "a score of NaN ranks first",
         f"{_RULES}:_score",
         swap("math.inf if math.isnan(total) else total", "0.0 if math.isnan(total) else total"),

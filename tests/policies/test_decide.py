@@ -163,6 +163,32 @@ def test_rank_adds_up_absolute_units(signals, request_, weights, order):
     assert decision.rule == "rules[0]"
 
 
+@pytest.mark.parametrize(
+    ("edge", "cloud", "weights", "order"),
+    [
+        (0.9, 0.6, "quality: 1", ("edge", "cloud")),
+        (0.6, 0.9, "quality: 1", ("cloud", "edge")),
+        (0.9, 0.6, "latency: 1, quality: 3099", ("cloud", "edge")),  # 930 ms against 0.3 of quality
+        (0.9, 0.6, "latency: 1, quality: 3101", ("edge", "cloud")),
+        (None, 0.1, "quality: 1", ("cloud", "edge")),  # what is not known counts as 0
+        (None, None, "latency: 1, quality: 9999", ("cloud", "edge")),  # and changes nothing where nobody knows it
+        (0.0, None, "quality: 1", ("edge", "cloud")),  # a tie
+        (float("nan"), 0.0, "quality: 1", ("cloud", "edge")),
+    ],
+)
+def test_rank_weighs_the_quality_that_is_missing(signals, request_, edge, cloud, weights, order):
+    states = {name: replace(signals.backends[name], quality=q) for name, q in (("edge", edge), ("cloud", cloud))}
+    policy = parse_policy(HEAD + f"rules: [{{rank: {{{weights}}}}}]\n")
+    assert policy.decide(request_, replace(signals, backends=states)).order == order
+
+
+def test_rules_read_quality_as_a_share_that_may_be_absent(signals, request_):
+    text = HEAD + "rules:\n  - prefer: [cloud, edge]\n    when: has(edge.quality) && edge.quality < 80%\n"
+    for quality, first in ((None, "edge"), (0.79, "cloud"), (0.8, "edge"), (float("nan"), "edge")):
+        states = {**signals.backends, "edge": replace(signals.backends["edge"], quality=quality)}
+        assert parse_policy(text).decide(request_, replace(signals, backends=states)).order[0] == first
+
+
 def test_ties_of_rank_keep_the_declared_order_and_the_unknown_goes_last(request_):
     states = {name: BackendState(name=name, location=place) for name, place in NODES.items()}
     policy = parse_policy(HEAD + "rules: [{rank: {latency: 1}}]\n", backends=NODES)

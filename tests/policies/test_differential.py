@@ -50,6 +50,7 @@ OPTIONAL = {
     "device.temperature_c": "double",
     "request.tenant": "string",
     "device.charging": "bool",
+    "edge.quality": "double",
 }
 QUANTITIES = {
     "device.cpu_load": ["«20%|0.2»", "«50%|0.5»", "«700%|7.0»"],
@@ -209,6 +210,7 @@ class World:
             energy_per_1k_tokens_j=draw.choice(amounts),
             predicted_ttft_ms=draw.choice(amounts),
             cost_per_1k_tokens=draw.choice(amounts),
+            quality=draw.choice([None, *amounts]),
         )
         self.signals = Signals(
             device=self.device, network=self.network, budget=self.budget, backends={"edge": self.edge}

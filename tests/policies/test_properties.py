@@ -93,6 +93,9 @@ CONDITIONS: dict[str, Judge] = {
         not s.device.charging if s.device.charging is not None else s.network.online
     ),
     "!network.online": lambda r, s: not s.network.online,
+    "has(edge.quality) && edge.quality < 80%": lambda r, s: (
+        edge_of(s).quality is not None and number(edge_of(s).quality) < 0.8
+    ),
     "edge.predicted_ttft_ms > 400ms": lambda r, s: number(edge_of(s).predicted_ttft_ms) > 400.0,
     r'request.task.matches(r"s\w$")': lambda r, s: r.task == "ask",
     "budget.spent > 0.5 USD": lambda r, s: number(s.budget.spent) > 0.5,
@@ -138,7 +141,9 @@ class Case:
 def rules(draw: st.DrawFn, names: list[str], kind: str) -> Rule:
     targets = draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
     weights = draw(
-        st.dictionaries(st.sampled_from(["latency", "cost", "energy"]), st.sampled_from([0.5, 1.0, 30.0]), min_size=1)
+        st.dictionaries(
+            st.sampled_from(["latency", "cost", "energy", "quality"]), st.sampled_from([0.5, 1.0, 30.0]), min_size=1
+        )
     )
     return Rule(kind, targets, draw(st.sampled_from(list(CONDITIONS))), weights)
 
@@ -188,6 +193,7 @@ def states(draw: st.DrawFn, name: str, location: Location) -> BackendState:
         predicted_tpot_ms=draw(WEIRD),
         cost_per_1k_tokens=draw(WEIRD),
         energy_per_1k_tokens_j=draw(WEIRD),
+        quality=draw(st.one_of(OPTIONAL, st.floats(0, 1))),
     )
 
 
@@ -271,6 +277,7 @@ def score(rule: Rule, request: RequestMetadata, state: BackendState) -> float:
         "latency": state.predicted_ttft_ms + state.predicted_tpot_ms * request.max_tokens,
         "cost": state.cost_per_1k_tokens * tokens,
         "energy": state.energy_per_1k_tokens_j * tokens,
+        "quality": 1.0 - (state.quality or 0.0),
     }
     try:
         total = math.fsum(weight * parts[name] for name, weight in rule.weights.items())

@@ -25,7 +25,7 @@ def _check_options(parser: argparse.ArgumentParser) -> None:
 
 def _check(args: argparse.Namespace) -> int:
     load, failed = arguments.policy_loader(args), False
-    _warn_of_readable(args.config)
+    _warn_of_config(args.config)
     records: list[dict[str, object]] = []
     for name in args.files:
         messages: Sequence[object]
@@ -48,11 +48,18 @@ def _check(args: argparse.Namespace) -> int:
     return Exit.CONFIG if failed else Exit.OK
 
 
-def _warn_of_readable(config: Path | None) -> None:
-    """Name the servers of *config* to which prompts go in the clear."""
+def _warn_of_config(path: Path | None) -> None:
+    """Name the servers of *path* to which prompts go in the clear, and figures of quality that are stale."""
     from hybrid_llm.backends.http.settings import HttpSettings
+    from hybrid_llm.router.config.quality import figures_for, read_evaluated, stale_text
 
-    for spec in () if config is None else load_config(config).backends:
+    if path is None:
+        return
+    config = load_config(path)
+    if config.quality is not None:
+        for name in figures_for(config.backends, read_evaluated(config.quality)).stale:
+            note(printable(f"warning: {stale_text(config.quality, name)}"))
+    for spec in config.backends:
         if isinstance(spec, HttpSettings) and spec.is_readable:
             note(printable(f"warning: {spec.name}: prompts go to {spec.address} in the clear (`insecure: true`)"))
 

@@ -200,6 +200,7 @@ class SimulatedBackend:
             context_window=self._model.context_window,
             rtt_ms=self._rtt_ms,
             energy_per_1k_tokens_j=self._model.energy_per_1k_tokens_j,
+            quality=self._model.quality or None,
         )
 
     async def stream(self, job: Job, partial: PartialAnswer) -> AsyncGenerator[Chunk, None]:

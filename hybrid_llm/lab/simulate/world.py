@@ -138,6 +138,7 @@ class Edge:
     input_per_1k: float = _constant(0.0, "price of 1,000 prompt tokens", "your own device")
     output_per_1k: float = _constant(0.0, "price of 1,000 answer tokens", "your own device")
     energy_per_1k_tokens_j: float = _constant(0.0, "energy for 1,000 tokens in the signals, J", _NOT_GIVEN)
+    quality: float = _constant(0.0, "quality of answers in the signals; 0: not evaluated", _NOT_GIVEN, most=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,7 @@ class Node:
     input_per_1k: float = _constant(0.0004, "price of 1,000 prompt tokens, in the policy's currency")
     output_per_1k: float = _constant(0.0012, "price of 1,000 answer tokens, in the policy's currency")
     energy_per_1k_tokens_j: float = _constant(0.0, "energy for 1,000 tokens in the signals, J", _NOT_GIVEN)
+    quality: float = _constant(0.0, "quality of answers in the signals; 0: not evaluated", _NOT_GIVEN, most=1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -232,6 +232,7 @@ def _state(name: str, declared: Location, world: World) -> BackendState:
         predicted_ttft_ms=score,
         cost_per_1k_tokens=score,
         energy_per_1k_tokens_j=score,
+        quality=1.0 - score,
     )
 
 

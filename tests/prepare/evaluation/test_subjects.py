@@ -7,7 +7,10 @@ import socket
 
 import pytest
 
+from hybrid_llm import HybridLLM
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.request import RequestMetadata
+from hybrid_llm.policies import Objectives
 from hybrid_llm.prepare.evaluation.evaluating import evaluate
 from hybrid_llm.prepare.evaluation.results import read_results
 from hybrid_llm.prepare.evaluation.subjects.opening import open_subject, parse_subject
@@ -139,3 +142,25 @@ def test_only_the_folder_or_one_backend_has_probabilities(decoders, suite, tmp_p
     scores = run(small, tmp_path, str(path), f"{path}:edge").tasks["one"].scores
     assert "decoder's folder" in scores["policy"].skipped
     assert scores["edge"].metrics["perplexity"].value > 1
+
+
+def test_what_was_measured_is_what_a_policy_reads(decoders, suite, tmp_path):
+    data = [{"q": "Hello", "reference": "x", "label": "a"}] * 4
+    tasks = (
+        "  words: {kind: generate, data: d.jsonl, prompt: '{q}', task: answer, max_tokens: 4, metrics: [chrf]}\n"
+        "  label: {kind: classify, data: d.jsonl, text: q, labels: [a, b]}\n"
+    )
+    found = run(suite(tasks, data), tmp_path, f"mine={decoders / 'fp32'}")
+    path = tmp_path / "hybrid.yaml"
+    path.write_text(
+        f"version: 1\nquality: out/results.json\nbackends:\n  edge: {{kind: onnx, model: {decoders / 'fp32'}}}\n"
+    )
+    with HybridLLM.from_config(path) as llm:
+        qualities = {
+            name: llm._pipeline.fleet.snapshot(RequestMetadata(task=name), Objectives()).backends["edge"].quality
+            for name in ("answer", "classify", "chat")
+        }
+    scores = {name: task.scores["mine"].metrics for name, task in found.tasks.items()}
+    assert qualities["answer"] == pytest.approx(scores["words"]["chrf"].value / 100)
+    assert qualities["classify"] == scores["label"]["accuracy"].value
+    assert qualities["chat"] is None
