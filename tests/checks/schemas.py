@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
 from hybrid_llm.policies.reader.scalars import shown_quantity
+from hybrid_llm.prepare.evaluation.tasks.kinds import KINDS, task_table
 from hybrid_llm.prepare.recipe.document import RECIPE, Bounds
 from hybrid_llm.prepare.steps import table_of as step_table_of
 from hybrid_llm.router.caching.spec import CACHE
@@ -115,6 +117,10 @@ def world() -> str:
     return f"| constant | default | meaning | source |\n|---|---|---|---|\n{rows}"
 
 
+def _task(kind: str) -> str:
+    return markdown_table(task_table(kind))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "hybrid": lambda: markdown_table(CONFIG),
     "hybrid.onnx": lambda: markdown_table(table_of("onnx")),
@@ -142,6 +148,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "policy.resilience": lambda: markdown_table(nested(POLICY, "resilience")),
     "recipe": lambda: markdown_table(RECIPE),
     "recipe.bounds": lambda: markdown_table(table(Bounds, "a step")),
+    **{f"suite.{kind}": partial(_task, kind) for kind in KINDS.names()},
     "node.limits": lambda: markdown_table(table(IntakeLimits, "limits")),
     "environment": lambda: markdown_table(VARIABLES).replace("| key |", "| variable |", 1),
     "world": world,

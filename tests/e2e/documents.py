@@ -80,6 +80,14 @@ def policy_files(folder: Path) -> None:
     shutil.copytree(ROOT / "policies" / "builtin", folder / "policies", ignore=shutil.ignore_patterns("*.test.yaml"))
 
 
+def suite_files(folder: Path) -> None:
+    """A suite of one small task."""
+    (folder / "suite.yaml").write_text(
+        "version: 1\nname: small\ntasks: {reviews: {kind: classify, data: small.csv, labels: [negative, positive]}}\n"
+    )
+    (folder / "small.csv").write_text("text,label\nA warm film.,positive\nA dull film.,negative\n")
+
+
 def input_files(folder: Path) -> None:
     """A prompt, a schema, two public traces in small, and a model's folder."""
     (folder / "note.txt").write_text("Is this review positive? 'A small gem.'")
@@ -117,6 +125,7 @@ def make_folder(folder: Path, port: int, tls: Path) -> Path:
         shutil.copytree(tls, folder / name)
     policy_files(folder)
     input_files(folder)
+    suite_files(folder)
     recipe_files(folder)
     shutil.copytree(embedded_model(), folder / "models" / "edge")
     (folder / "registry.key").write_text("0123456789abcdef" * 4)

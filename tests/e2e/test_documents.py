@@ -20,6 +20,7 @@ from hybrid_llm.cli.steps import KINDS
 from hybrid_llm.lab.casefile import parse_cases
 from hybrid_llm.lab.simulate.world import parse_world
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
+from hybrid_llm.prepare.evaluation.suite import read_suite
 from hybrid_llm.prepare.recipe.document import parse_recipe
 from hybrid_llm.router.config import parse_config
 from tests.cli.test_main import PAGES
@@ -42,6 +43,9 @@ NOT_RUN = {
     "hybrid-llm models verify-signature models/smollm2 --ca certs/ca.pem": "needs that model",
     "hybrid-llm models verify-signature models/smollm2 --public-key release.key.pub": "needs that model",
     "hybrid-llm models list --remote --registry s3://models/registry --where 'accuracy>=0.8'": "no such registry",
+    "hybrid-llm models evaluate models/mine --lm-eval arc_easy,hellaswag --limit 100": "downloads the tasks' data",
+    "python -m hybrid_llm.integrations.lm_eval --model hybrid-llm --model_args"
+    " subject=hybrid.yaml:edge,privacy=phi --tasks my_task --include_path tasks": "tests/prepare/evaluation",
     "hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir qwen-hf": "a download of 1 GB",
     "hf download Qwen/Qwen2.5-3B-Instruct --local-dir qwen-3b": "a download of 6 GB",
     "hybrid-llm models add smollm2-135m": "a download of 93 MB; tests/e2e/test_real_model.py adds it",
@@ -210,6 +214,9 @@ def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_recipe_or_alerts(
         parsed_config(block.text, tmp_path)
     elif "steps" in keys:
         parse_recipe(block.text, "recipe.yaml", ROOT)
+    elif "tasks" in keys:
+        (tmp_path / "suite.yaml").write_text(block.text)
+        read_suite(tmp_path / "suite.yaml")
     elif "edge" in keys:
         parse_world(block.text)
     else:

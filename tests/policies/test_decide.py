@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hybrid_llm.core.errors import InvalidRequest
+from hybrid_llm.core.errors import InvalidRequest, PolicyError
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.signals import BackendState, Breaker, Signals
 from hybrid_llm.policies import parse_policy
@@ -187,6 +187,8 @@ def test_rules_read_quality_as_a_share_that_may_be_absent(signals, request_):
     for quality, first in ((None, "edge"), (0.79, "cloud"), (0.8, "edge"), (float("nan"), "edge")):
         states = {**signals.backends, "edge": replace(signals.backends["edge"], quality=quality)}
         assert parse_policy(text).decide(request_, replace(signals, backends=states)).order[0] == first
+    with pytest.raises(PolicyError, match=r"has\(edge\.quality\)"):
+        parse_policy(text.replace("has(edge.quality) && ", ""))
 
 
 def test_ties_of_rank_keep_the_declared_order_and_the_unknown_goes_last(request_):

@@ -112,7 +112,6 @@ CASES = [
     (HEAD + "rules: [{rank: {}}]\n", (3, 16), "needs weights"),
     (HEAD + "rules: [{rank: {speed: 1}}]\n", (3, 17), "no key `speed`"),
     (HEAD + "rules: [{rank: {quality: -1}}]\n", (3, 26), "at least 0"),
-    (HEAD + "rules: [{prefer: edge, when: 'edge.quality > 0.5'}]\n", (3, 31), "has(edge.quality)"),
     (HEAD + "rules: [{rank: {cost: 0}}]\n", (3, 16), "more than 0"),
     (HEAD + "rules: [{rank: {cost: -1}}]\n", (3, 23), "at least 0"),
     (HEAD + "rules: [{prefer: edge}, {prefer: cloud}]\n", (3, 25), "never reached: rules[0]"),
