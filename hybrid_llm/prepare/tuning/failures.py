@@ -13,7 +13,13 @@ from hybrid_llm.core.errors import ConfigError, HybridLLMError
 
 _MEMORY: Final = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch's own errors have in their text, on the CPU and on GPUs."""
-_DISK: Final = ("no space left on device", "disk quota exceeded", "file too large", "file write failed")
+_DISK: Final = (
+    "no space left on device",
+    "disk quota exceeded",
+    "file too large",
+    "file write failed",
+    "inline_container",  # torch, whose archive ends elsewhere than where it should
+)
 
 
 class TrainingFailed(HybridLLMError):
