@@ -27,14 +27,9 @@ def launch_by_ray(plan: Plan) -> None:
     import ray
 
     address = plan.options.launch.ray
+    here = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"} if address == "local" else {}
     try:
-        ray.init(
-            address="local" if address == "local" else address,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            **({"_node_ip_address": "127.0.0.1"} if address == "local" else {}),
-        )
+        ray.init(address=address, log_to_driver=False, configure_logging=False, **here)
     except ConnectionError:
         raise ConfigError(f"no Ray cluster answers at {address}: start one, or use `ray: local`") from None
     try:
@@ -70,6 +65,5 @@ def _loop(config: dict[str, Any]) -> None:
 
     plan = Plan.read(Path(config["plan"]))
     rank = get_context().get_world_rank()
-    os.environ["ACCELERATE_USE_CPU"] = os.environ.get("ACCELERATE_USE_CPU", "false")
     if run_noted(plan, rank, lambda step, loss: note_step(plan.run, step, loss)):
         raise RuntimeError("the training failed")
