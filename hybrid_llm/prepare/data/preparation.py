@@ -11,9 +11,11 @@ follows from a private value, so nobody can check a guess of one by them.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from hybrid_llm.prepare.data.step import PrepareData
 
 _PACKABLE: Final = (DataFormat.TEXT, DataFormat.CHAT)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TRAIN: Final = "train.jsonl"
 _OVERHEAD: Final = 1.2
 """A line of the spool beside the text that it holds."""
 
@@ -67,7 +71,10 @@ class Preparation:
             return self._run(scratch)
         except OSError as error:
             where = error.filename or self._work.out
-            message = f"the data cannot be written to {where} ({error.strerror}): make room, or choose another disk"
+            if error.errno in _FULL:
+                message = f"the data cannot be written to {where} ({error.strerror}): make room, or choose another disk"
+            else:
+                message = f"{where} cannot be read or written ({error.strerror}): correct its path or its permissions"
             raise ConfigError(message, path=str(where)) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -139,9 +146,13 @@ class Preparation:
         path = self._work.path(step.evaluation)
         columns = Columns(text=step.text, label=step.label, messages=step.messages, tokens=step.tokens, tags=step.tags)
         intake = Intake(
-            reading=self._intake.reading, columns=columns, cleaning=Cleaning(mend=step.mend), faults=Faults(False, 0)
+            reading=replace(self._intake.reading, kind=""),
+            columns=columns,
+            cleaning=Cleaning(mend=step.mend),
+            faults=Faults(False, 0),
         )
-        records = intake.records(find_sources(path))
+        found = find_sources(path)
+        records = intake.records([source for source in found if source.path.name != _TRAIN] or found)
         evaluated = Evaluated(([" ".join(record.texts)] for record in records), step.overlap_words)
         if evaluated.count == 0:
             raise ConfigError(f"`evaluation`: {path} has no record", path=str(path))

@@ -117,7 +117,11 @@ class PrepareData(Checked):
     config: Path | None = key(
         File(), "A `hybrid.yaml` whose detectors, such as models that find names, are used too.", default=None
     )
-    evaluation: Input | None = key(DATA, "The evaluation set with which no record shall overlap.", default=None)
+    evaluation: Input | None = key(
+        DATA,
+        "The evaluation set with which no record shall overlap; of a data folder, all splits but `train`.",
+        default=None,
+    )
     contaminated: str = key(
         Choice.of("report", "drop"), "What is done to records that overlap with it.", default="report"
     )

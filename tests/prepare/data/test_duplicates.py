@@ -106,6 +106,15 @@ def overlap(prepare: Preparer, training: list[dict[str, Any]], held: list[dict[s
     return prepare.run(source, evaluation=other, **options)
 
 
+def test_the_split_train_of_an_evaluation_set_is_not_evaluated_on(prepare: Preparer) -> None:
+    texts = [f"{' '.join(sentence(random.Random(number), 30))} end" for number in range(12)]
+    source = prepare.rows("a.jsonl", [{"text": text} for text in texts])
+    folder = prepare.run(source, splits={"train": 0.5, "test": 0.5})
+    held = folder.path.rename(prepare.root / "held")
+    figures = prepare.run(source, evaluation=held).card.figures["evaluation"]
+    assert figures["items"] == figures["overlaps"]["records"] == folder.card.splits["test"]
+
+
 def test_overlap_with_the_evaluation_is_reported_or_dropped(prepare: Preparer) -> None:
     draw = random.Random(3)
     held = [sentence(draw, 40) for _ in range(5)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -199,6 +200,11 @@ def test_a_compressed_bomb_is_refused(prepare: Preparer) -> None:
         archive.writestr("bomb.txt", b"0" * (100 << 20))
     with pytest.raises(ConfigError, match="unpacks to more than 200 times its size"):
         prepare.run(prepare.root / "bomb.zip")
+
+
+def test_a_source_that_the_system_cannot_read_is_an_error(prepare: Preparer) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read or written \(Input/output error\)"):
+        prepare.run(Path("/proc/self/mem"))
 
 
 def test_missing_sources_are_named(prepare: Preparer) -> None:
