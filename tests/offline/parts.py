@@ -351,6 +351,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
         gpu,
         node,
         prepare,
+        lm_eval,
         ray,
         litert,
         litert_convert,
