@@ -19,7 +19,19 @@ _EXPANSION: Final = 200
 _HARMLESS: Final = 64 << 20
 """Bytes that a compressed file may hold whatever its size."""
 _BUFFER: Final = 1 << 20
-_NOT_DATA: Final = ("readme*", "license*", "licence*", "notice*", "copying*", "*.md", ".*", "*.py", "*.yaml", "*.yml")
+_NOT_DATA: Final = (
+    "readme*",
+    "license*",
+    "licence*",
+    "notice*",
+    "copying*",
+    "*.md",
+    ".*",
+    "*.py",
+    "*.yaml",
+    "*.yml",
+    "step.json",
+)
 """Files of a folder or archive that are read only where a pattern names them."""
 _DATASETS: Final = ("dataset_dict.json", "dataset_info.json")
 """What a folder that `datasets` has saved holds."""

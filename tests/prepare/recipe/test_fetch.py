@@ -77,10 +77,19 @@ def test_another_file_than_the_expected_one_is_refused(recipe_file, tmp_path):
         fetched(recipe_file, tmp_path, f"source: '{NODE}', sha256: '{'0' * 64}'")
 
 
-def test_data_is_copied_as_it_is(recipe_file, tmp_path):
-    (tmp_path / "reviews.csv").write_text("text,label\na,b\n")
-    folder = fetched(recipe_file, tmp_path, "source: ./reviews.csv, as: data, licence: CC-BY-4.0")
-    assert (folder / "reviews.csv").read_text() == "text,label\na,b\n"
+def test_data_is_copied_as_it_is_and_its_record_is_no_data(recipe_file, tmp_path):
+    rows = [f"the {word} film,{('no', 'yes')[at % 2]}" for at, word in enumerate(("warm", "dull", "long", "brief"))]
+    text = "\n".join(["text,label", *rows]) + "\n"
+    (tmp_path / "reviews.csv").write_text(text)
+    recipe = read_recipe(
+        recipe_file(
+            "raw: {kind: fetch, source: ./reviews.csv, as: data, licence: CC-BY-4.0}",
+            "reviews: {kind: prepare-data, sources: raw, splits: {train: 100%}, duplicates: keep}",
+        )
+    )
+    run_recipe(recipe, tmp_path / "out")
+    assert (tmp_path / "out" / "raw" / "reviews.csv").read_text() == text
+    assert json.loads((tmp_path / "out" / "reviews" / "data.json").read_text())["splits"] == {"train": 4}
 
 
 def test_a_gguf_becomes_a_hugging_face_folder_with_a_tokenizer(recipe_file, tmp_path):
