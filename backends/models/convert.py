@@ -18,6 +18,7 @@ from typing import Final, Literal, NamedTuple, get_args
 from hybrid_llm.backends.edge.folder import Manifest
 from hybrid_llm.backends.models.manifests import staging, write_manifest
 from hybrid_llm.backends.models.parity import FLOORS, Floor, Parity, check_parity, measure_parity
+from hybrid_llm.backends.models.tracing import TRACED, trace
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
@@ -27,15 +28,9 @@ Progress = Callable[[str, float], None]
 
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 _UNSUPPORTED = {
-    "OlmoForCausalLM": "the builder writes a model that is wrong without an error",
     "Lfm2ForCausalLM": "its convolution states are not a key-value cache",
-    **dict.fromkeys(
-        ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration", "SmolLM3ForCausalLM"), "the builder crashes on it"
-    ),
-    **dict.fromkeys(
-        map("{}ForCausalLM".format, ("Bloom", "Falcon", "GPTNeoX", "Olmo2", "OPT")), "the builder does not support it"
-    ),
-    "GPT2LMHeadModel": "the builder does not support it",
+    "Gemma3ForConditionalGeneration": "it reads images too; save its text model alone",
+    **dict.fromkeys(("BloomForCausalLM", "FalconForCausalLM"), "its attention cannot be exchanged for onnxruntime's"),
 }
 _EXTRA_OPTIONS = {"Gemma2ForCausalLM": ("windowed_kv_cache=false",)}
 
@@ -80,13 +75,19 @@ def convert(
     architecture = _check(source, out, precision)
     common = [f"prune_lm_head={str(prune_lm_head).lower()}", *_EXTRA_OPTIONS.get(architecture, ())]
     common += ["include_hidden_states=true"] if hidden_states else []
+    if hidden_states and architecture in TRACED:
+        raise ConfigError(f"{architecture} is traced, and gives no hidden states: convert it without them")
     describe = _Details(name or out.name, architecture, precision, license)
     with staging(out) as folder:
         tried: list[_Candidate] = []
-        for method in _methods(precision, block_size):
+        for method in (_Method("", ()),) if architecture in TRACED else _methods(precision, block_size):
             place, share = folder / str(len(tried)), 0.05 + 0.4 * len(tried)
             progress(f"building the graph{method.shown}", share)
-            _build(source, place, precision, [*common, *method.options])
+            if architecture in TRACED:
+                trace(source, place, precision, block_size)
+                _copy_text_files(source, place)
+            else:
+                _build(source, place, precision, [*common, *method.options])
             if hidden_states:
                 _name_hidden_states(place / "genai_config.json")
             progress("comparing with transformers", share + 0.25)
