@@ -72,24 +72,20 @@ def convert(
             from the original, or the `prepare` extra is not installed.
     """
     progress("checking the source", 0.0)
-    architecture = _check(source, out, precision)
+    architecture = _check(source, out, precision, hidden_states=hidden_states)
+    traced = architecture in TRACED
     common = [f"prune_lm_head={str(prune_lm_head).lower()}", *_EXTRA_OPTIONS.get(architecture, ())]
-    common += ["include_hidden_states=true"] if hidden_states else []
-    if hidden_states and architecture in TRACED:
-        raise ConfigError(f"{architecture} is traced, and gives no hidden states: convert it without them")
     describe = _Details(name or out.name, architecture, precision, license)
     with staging(out) as folder:
         tried: list[_Candidate] = []
-        for method in (_Method("", ()),) if architecture in TRACED else _methods(precision, block_size):
+        for method in _methods(precision, block_size, traced=traced):
             place, share = folder / str(len(tried)), 0.05 + 0.4 * len(tried)
             progress(f"building the graph{method.shown}", share)
-            if architecture in TRACED:
+            if traced:
                 trace(source, place, precision, block_size)
                 _copy_text_files(source, place)
             else:
-                _build(source, place, precision, [*common, *method.options])
-            if hidden_states:
-                _name_hidden_states(place / "genai_config.json")
+                _build(source, place, precision, [*common, *method.options], hidden_states=hidden_states)
             progress("comparing with transformers", share + 0.25)
             tried.append(_Candidate.measured(source, place, method, describe, parity_steps))
             if tried[-1].rise <= _FREE:
@@ -124,8 +120,8 @@ _FREE: Final = 1.01
 """A rise of perplexity by less is as good as none: no other method is tried."""
 
 
-def _methods(precision: str, block_size: int) -> tuple[_Method, ...]:
-    if precision != "int4":
+def _methods(precision: str, block_size: int, *, traced: bool) -> tuple[_Method, ...]:
+    if traced or precision != "int4":
         return (_Method("", ()),)
     # The builder crashes on k-quant with other sizes.
     return _INT4 if block_size == 32 else (_Method("", (f"block_size={block_size}",)),)
@@ -168,7 +164,7 @@ class _Candidate:
         return write_manifest(self.folder, **details._asdict(), parameters=self.parameters, parity=parity)
 
 
-def _check(source: Path, out: Path, precision: str) -> str:
+def _check(source: Path, out: Path, precision: str, *, hidden_states: bool) -> str:
     """Check what can be checked before the long work; returns the architecture."""
     if precision not in get_args(Precision):
         raise ConfigError(f"precision is {precision!r}: use one of {', '.join(get_args(Precision))}")
@@ -180,6 +176,8 @@ def _check(source: Path, out: Path, precision: str) -> str:
                 f"{source / name} is missing: {source} is not a complete Hugging Face folder", path=str(source)
             )
     architecture = _architecture(source / "config.json")
+    if hidden_states and architecture in TRACED:
+        raise ConfigError(f"{architecture} is traced, and gives no hidden states: convert it without them")
     for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed: {install_hint('prepare')}")
@@ -196,7 +194,8 @@ def _architecture(path: Path) -> str:
     return str(architecture)
 
 
-def _build(source: Path, folder: Path, precision: str, options: list[str]) -> None:
+def _build(source: Path, folder: Path, precision: str, options: list[str], *, hidden_states: bool) -> None:
+    options = [*options, "include_hidden_states=true"] if hidden_states else options
     folder.mkdir(mode=0o755)
     with tempfile.TemporaryDirectory(prefix="hybrid-llm-build-") as scratch:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source.resolve())]
@@ -211,6 +210,8 @@ def _build(source: Path, folder: Path, precision: str, options: list[str]) -> No
             f"the builder failed on {source}: {lines[-1] if lines else 'it printed nothing'}", path=str(source)
         )
     _copy_text_files(source, folder)
+    if hidden_states:
+        _name_hidden_states(folder / "genai_config.json")
 
 
 def _name_hidden_states(path: Path) -> None:
