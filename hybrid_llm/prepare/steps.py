@@ -13,6 +13,9 @@ STEPS: Final[Registry[type[Step]]] = Registry(
     group="hybrid_llm.steps",
     builtin={
         "audit-privacy": "hybrid_llm.prepare.privacy.audit:AuditPrivacy",
+        "federate": "hybrid_llm.prepare.federated.server:Federate",
+        "federate-simulation": "hybrid_llm.prepare.federated.simulation:FederateSimulation",
+        "join": "hybrid_llm.prepare.federated.client:Join",
         "tune-private": "hybrid_llm.prepare.privacy.step:TunePrivate",
         "explain": "hybrid_llm.prepare.explain.step:Explain",
         "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",

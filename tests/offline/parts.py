@@ -308,6 +308,13 @@ def llm(folder: Path) -> None:
     assert get_model("hybrid-llm").prompt("Hello", max_tokens=4).text()
 
 
+def federated(folder: Path) -> None:
+    """A server and three clients, in the environment of `make federated`."""
+    from tests.prepare.federated.alone import tune
+
+    tune(folder)
+
+
 NEIGHBOURS = (langchain, llama_index, pydantic_ai, litellm, llm)
 """Of libraries that use us, in the environment of `make clients`."""
 
@@ -362,6 +369,7 @@ PARTS: dict[str, Callable[[Path], None]] = {
         gateway,
         mcp,
         openai,
+        federated,
         *NEIGHBOURS,
     )
 }

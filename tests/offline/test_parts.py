@@ -26,7 +26,7 @@ NEIGHBOURS = {
     "llm": "llm",
 }
 """Libraries that use us, in the environment of `make clients`: extra -> module."""
-NOT_IN_DEV = {"gpu": "pynvml", "litert-convert": "litert_torch", "ray": "ray", **NEIGHBOURS}
+NOT_IN_DEV = {"gpu": "pynvml", "litert-convert": "litert_torch", "ray": "ray", "federated": "flwr", **NEIGHBOURS}
 """Parts that the development environment has not, and the module that each imports; `gpu` needs hardware, `ray`
 is large."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,11 @@ class Record:
     group: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """The record as a line of a data folder has it."""
+        """The record as a line of a data folder has it; of its group only a hash, which may be a person's number."""
+        group = {"group": hashlib.sha256(self.group.encode()).hexdigest()[:16]} if self.group else {}
+        return self._content() | group
+
+    def _content(self) -> dict[str, Any]:
         match self.format:
             case DataFormat.LABELLED:
                 return {"text": self.texts[0], "label": self.labels[0]}

@@ -8,7 +8,9 @@ records are clipped one after the other, by the gradient of their mean loss.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -125,7 +127,7 @@ class RecordClipping:
 
         before = [each.grad for each in self._parameters]
         self._clear()
-        with native:
+        with native, _quiet():
             each_loss = losses(self._wrapped, batch, self._padding)
             factors = self._factors(each_loss)
             for parameter, sum_so_far in zip(self._parameters, before, strict=True):
@@ -149,13 +151,15 @@ class RecordClipping:
         """
         import torch
 
-        self._factors(losses(self._wrapped, batch, self._padding))
+        with _quiet():
+            self._factors(losses(self._wrapped, batch, self._padding))
         counted = self._wrapped.get_norm_sample().detach()
         self._wrapped.disable_hooks()
         true = []
         for example in batch:
             self._clear()
-            losses(self._wrapped, [example], self._padding).sum().backward()
+            with _quiet():
+                losses(self._wrapped, [example], self._padding).sum().backward()
             true.append(_norm(self._parameters))
         self._wrapped.enable_hooks()
         self._clear()
@@ -206,6 +210,14 @@ class UnitClipping:
                         sum_so_far.add_(factor * parameter.grad)
         for sum_so_far, parameter in zip(total, self._parameters, strict=True):
             parameter.grad = sum_so_far
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warning that hooks see no inputs that need gradients, which is so for the first trained layer."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Full backward hook is firing")
+        yield
 
 
 def _norm(parameters: Sequence[Any]) -> Any:

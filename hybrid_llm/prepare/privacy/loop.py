@@ -65,14 +65,27 @@ def tune(
     schedule = plan.schedule
     for step in range(checkpoint.load(model, optimizer), schedule.steps):
         progress("tuning privately", step / schedule.steps)
-        for each in parameters:
-            each.grad = None
-        clipped.add([units[number] for number in draws.sampled(step, schedule.units, schedule.rate)])
-        _add_noise(parameters, plan, draws.noise(step))
-        optimizer.step()
+        make_step(step, parameters, optimizer, clipped, units, plan, draws)
         if (step + 1) % plan.checkpoint_every == 0:
             checkpoint.save(model, optimizer, step + 1)
     progress("tuning privately", 1.0)
+
+
+def make_step(
+    step: int,
+    parameters: Sequence[Any],
+    optimizer: Any,
+    clipped: Clipped,
+    units: Sequence[Unit],
+    plan: Plan,
+    draws: Draws,
+) -> None:
+    """Make one step of *plan*, with the numbers that belong to it. ConfigError if the gradient is not a number."""
+    for each in parameters:
+        each.grad = None
+    clipped.add([units[number] for number in draws.sampled(step, plan.schedule.units, plan.schedule.rate)])
+    _add_noise(parameters, plan, draws.noise(step))
+    optimizer.step()
 
 
 def _add_noise(parameters: Sequence[Any], plan: Plan, noise: Stream) -> None:

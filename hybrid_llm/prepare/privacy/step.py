@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
-from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Flag, ListOf, Number, Text, Whole, key
-from hybrid_llm.core.lifetime import native
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.hub_folder import ModelKind, work_offline
-from hybrid_llm.prepare.hub_gguf import open_for_work
 from hybrid_llm.prepare.privacy.accounting import Accountant, Schedule, calibrated, spent
-from hybrid_llm.prepare.privacy.clipping import Clipped, Clipping, RecordClipping, UnitClipping, outputs, trained
-from hybrid_llm.prepare.privacy.loop import Plan, quieten, tune
+from hybrid_llm.prepare.privacy.clipping import Clipped, Clipping, RecordClipping, UnitClipping
+from hybrid_llm.prepare.privacy.loop import Plan, tune
 from hybrid_llm.prepare.privacy.noise import Draws, Randomness
-from hybrid_llm.prepare.privacy.units import RECORD, Encoding, Example, Unit, examples, kind_of, units
+from hybrid_llm.prepare.privacy.subject import Lora, Subject
+from hybrid_llm.prepare.privacy.units import RECORD, Unit, examples, kind_of, units
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
 
 _CHECKED: Final = 4
@@ -87,7 +85,16 @@ class TunePrivate:
         """
         work_offline("opacus", "dp_accounting", *(["peft"] if self.method == "lora" else []))
         data = DataFolder.open(work.path(self.data))
-        subject = Subject.open(self, work, data)
+        kind = kind_of(data)
+        subject = Subject.open(
+            work.path(self.model),
+            work.scratch,
+            kind=kind,
+            labels=data.card.labels if kind is ModelKind.CLASSIFIER else (),
+            most=self.max_length,
+            lora=Lora(self.lora_rank, self.lora_targets) if self.method == "lora" else None,
+            seed=work.seed,
+        )
         found = units(data, "train", subject.encoding, self.unit, self.unit_records)
         schedule = self.schedule(len(found))
         multiplier = calibrated(Accountant(self.accountant), schedule, self.target_epsilon)
@@ -103,7 +110,7 @@ class TunePrivate:
         before = subject.metrics(held_out)
         tune(subject.model, self._clipped(subject, found), found, plan, self._draws(work), work.scratch, work.progress)
         after = subject.metrics(held_out)
-        subject.save(work, merge=self.merge)
+        subject.save(work.out, merge=self.merge)
         card = {
             "privacy": {
                 "mechanism": "DP-SGD (Abadi et al. 2016): Gaussian noise on clipped gradients of Poisson samples",
@@ -143,84 +150,3 @@ class TunePrivate:
         records = RecordClipping(model, Clipping(self.clipping), norm, padding, self.together)
         records.check([unit[0] for unit in found[:_CHECKED]])
         return records
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The model that is tuned, and how records become its input."""
-
-    model: Any
-    encoding: Encoding
-    kind: ModelKind
-
-    @classmethod
-    def open(cls, step: TunePrivate, work: Work, data: DataFolder) -> Subject:
-        """Load the model of *step*, with LoRA where it asks for it. ConfigError if it cannot be tuned on *data*."""
-        import torch
-
-        kind = kind_of(data)
-        folder = open_for_work(work.path(step.model), work.scratch)
-        torch.manual_seed(work.seed)
-        labels = data.card.labels if kind is ModelKind.CLASSIFIER else ()
-        model = folder.model(kind, labels=labels, attn_implementation="eager")
-        tokenizer = folder.tokenizer()
-        model.config.pad_token_id = tokenizer.pad_token_id
-        quieten(model)
-        if step.method == "lora":
-            model = with_lora(model, kind, step.lora_rank, step.lora_targets)
-        return cls(model, Encoding(tokenizer=tokenizer, labels=data.card.labels, most=step.max_length), kind)
-
-    @property
-    def padding(self) -> int:
-        """The token that fills up shorter rows."""
-        return int(self.encoding.tokenizer.pad_token_id or 0)
-
-    @property
-    def weights(self) -> int:
-        """How many weights are trained."""
-        return sum(each.numel() for _, each in trained(self.model))
-
-    def metrics(self, held_out: Sequence[Example]) -> Mapping[str, float]:
-        """The mean loss over *held_out*, and the accuracy of a classifier; nothing where there are no examples."""
-        import torch
-
-        if not held_out:
-            return {}
-        self.model.eval()
-        loss = correct = 0.0
-        with torch.inference_mode(), native:
-            for example in held_out:
-                logits, target = outputs(self.model, [example], self.padding)
-                loss += torch.nn.functional.cross_entropy(logits.flatten(0, -2), target.flatten()).item()
-                correct += float((logits.argmax(dim=-1) == target).float().mean())
-        found = {"loss": loss / len(held_out)}
-        return found | ({"accuracy": correct / len(held_out)} if self.kind is ModelKind.CLASSIFIER else {})
-
-    def save(self, work: Work, *, merge: bool) -> None:
-        """Write the model, or its adapter, with the tokenizer. ConfigError if the disk is full."""
-        model = self.model
-        if merge and hasattr(model, "merge_and_unload"):
-            model = model.merge_and_unload()
-        try:
-            model.save_pretrained(str(work.out))
-            self.encoding.tokenizer.save_pretrained(str(work.out))
-        except OSError as error:
-            message = f"{work.out} cannot be written ({error.strerror}): free space, and run again"
-            raise ConfigError(message, path=str(work.out)) from error
-
-
-def with_lora(model: Any, kind: ModelKind, rank: int, targets: Sequence[str] = ()) -> Any:
-    """*model* with low-rank matrices beside its linear layers (Hu et al. 2021); a classifier's head is tuned too.
-
-    Raises:
-        ConfigError: no layer has the name of a target.
-    """
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    task = TaskType.SEQ_CLS if kind is ModelKind.CLASSIFIER else TaskType.CAUSAL_LM
-    chosen = list(targets) or "all-linear"
-    try:
-        return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=chosen, task_type=task))
-    except ValueError as error:
-        message = f"LoRA cannot be added to the layers {', '.join(targets)}: name layers that the model has"
-        raise ConfigError(message) from error
