@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.fields import Choice, Flag, ListOf, Number, Text, Whole, key
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.hub_folder import ModelKind, work_offline
-from hybrid_llm.prepare.privacy.accounting import Accountant, Schedule, calibrated, spent
+from hybrid_llm.prepare.privacy.accounting import Accountant, Schedule, Spent, calibrated, spent
 from hybrid_llm.prepare.privacy.clipping import Clipped, Clipping, RecordClipping, UnitClipping
 from hybrid_llm.prepare.privacy.loop import Plan, tune
 from hybrid_llm.prepare.privacy.noise import Draws, Randomness
@@ -112,23 +112,27 @@ class TunePrivate:
         after = subject.metrics(held_out)
         subject.save(work.out, merge=self.merge)
         card = {
-            "privacy": {
-                "mechanism": "DP-SGD (Abadi et al. 2016): Gaussian noise on clipped gradients of Poisson samples",
-                "unit": self.unit,
-                "neighbours": "data sets of which one has one unit more (add or remove)",
-                **asdict(bound),
-                "target_epsilon": self.target_epsilon,
-                **asdict(schedule),
-                "sample_rate": schedule.rate,
-                "noise_multiplier": multiplier,
-                "max_grad_norm": self.max_grad_norm,
-                "clipping": self.clipping if self.unit == RECORD else "per unit",
-                "randomness": self.randomness,
-                "not_covered": list(NOT_COVERED),
-            },
+            "privacy": self._privacy(schedule, multiplier, bound),
             "training": {"learning_rate": self.learning_rate, "optimizer": "AdamW", "trained_weights": subject.weights},
         }
         return Outcome(metrics={**after, "epsilon": bound.epsilon, "delta": schedule.delta}, before=before, card=card)
+
+    def _privacy(self, schedule: Schedule, multiplier: float, bound: Spent) -> dict[str, Any]:
+        """The section of the card."""
+        return {
+            "mechanism": "DP-SGD (Abadi et al. 2016): Gaussian noise on clipped gradients of Poisson samples",
+            "unit": self.unit,
+            "neighbours": "data sets of which one has one unit more (add or remove)",
+            **asdict(bound),
+            "target_epsilon": self.target_epsilon,
+            **asdict(schedule),
+            "sample_rate": schedule.rate,
+            "noise_multiplier": multiplier,
+            "max_grad_norm": self.max_grad_norm,
+            "clipping": self.clipping if self.unit == RECORD else "per unit",
+            "randomness": self.randomness,
+            "not_covered": list(NOT_COVERED),
+        }
 
     def schedule(self, count: int) -> Schedule:
         """The steps over *count* units. ConfigError if they are fewer than a batch, or delta is too large."""
