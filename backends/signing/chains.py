@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -39,6 +40,13 @@ def trusted_key(chain: Sequence[bytes], ca: Path, identity: str | None) -> tuple
     """
     if not chain:
         raise ValueError("it is signed with a plain key, without a certificate")
+    try:
+        return _trusted_key(chain, ca, identity)
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm) as error:
+        raise ValueError(f"its certificate cannot be read ({type(error).__name__})") from None
+
+
+def _trusted_key(chain: Sequence[bytes], ca: Path, identity: str | None) -> tuple[ec.EllipticCurvePublicKey, str]:
     signer, *between = (x509.load_der_x509_certificate(each) for each in chain)
     _check_dates(signer)
     policy = PolicyBuilder().store(Store(load_certificates(ca))).time(datetime.now(UTC))
