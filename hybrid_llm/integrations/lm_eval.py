@@ -7,6 +7,7 @@ log-likelihoods are read of decoders in this process, and refused elsewhere.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,9 @@ from hybrid_llm.core.request import GenerateOptions, Message
 from hybrid_llm.prepare.evaluation.subjects.opening import open_subject, parse_subject
 from hybrid_llm.prepare.evaluation.subjects.subject import Subject
 
+# datasets reports each load of a file to its makers, unless it is told not to before it is imported.
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 try:
     from lm_eval.api.model import TemplateLM
     from lm_eval.api.registry import register_model
