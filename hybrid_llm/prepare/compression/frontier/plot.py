@@ -61,7 +61,7 @@ class _Scale:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             found = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
         else:
-            step = _round_step((self.high - self.low) / 4)
+            step = _round_step((self.high - self.low) / 6)
             first = math.ceil(self.low / step)
             found = [number * step for number in range(first, math.floor(self.high / step) + 1)]
         return [value for value in found if self.low <= value <= self.high]
