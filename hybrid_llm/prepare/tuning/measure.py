@@ -21,8 +21,8 @@ def measure(plan: Plan, model: Any, tokenizer: Any, split: str) -> dict[str, flo
     """The metrics of *model* on the rows of *split*.
 
     Of language models `loss` (nats for each token that is learnt) and `perplexity`; of classifiers `loss` and
-    `accuracy` (of texts, or of tokens); of preferences `preferred`, the share of pairs whose chosen answer is likelier
-    than the rejected one.
+    `accuracy` (of texts, or of tokens); of preferences `preferred`, the share of pairs whose chosen answer is likelier,
+    per token, than the rejected one.
     """
     import torch
 
@@ -68,13 +68,13 @@ def _preferred(plan: Plan, model: Any, tokenizer: Any, split: str, device: Any) 
 
 
 def _answer_score(model: Any, ids: list[int], labels: list[int] | None, device: Any) -> float:
-    """The logarithm of the probability of the answer, or of the whole where the template hides where it begins."""
+    """The mean logarithm of the probability of a token of the answer; of the whole where its beginning is hidden."""
     import torch
 
     logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, :-1].float().log_softmax(-1)
     targets = torch.tensor((labels or ids)[1:], device=device)
     learnt = targets != IGNORED
-    return float(logits[learnt].gather(1, targets[learnt].unsqueeze(1)).sum())
+    return float(logits[learnt].gather(1, targets[learnt].unsqueeze(1)).mean())
 
 
 def _batches(dataset: Any, size: int) -> Iterator[list[Any]]:

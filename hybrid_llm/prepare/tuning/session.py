@@ -158,6 +158,8 @@ def _finish(plan: Plan, work: Work, data: DataFolder, before: dict[str, float], 
     curve = Curve.of(state)
     split = _held_out(plan)
     after = _measured_after(plan, work.out, split)
+    if plan.format is DataFormat.PREFERENCE and best:
+        before, after = before | {"loss": math.log(2)}, after | {"loss": dict(curve.validation)[best]}
     training = _training(plan, curve, split, figures)
     curve.write(work.out, {"training": training, "before": before, "after": after})
     copy_reports(plan.run, work.out)
