@@ -6,9 +6,12 @@ import json
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hybrid_llm.backends.signing.trust import Trust
 
 ADAPTER_NAME: Final = "adapter_config.json"
 """What makes a folder an adapter."""
@@ -37,6 +40,19 @@ def base_of(folder: Path) -> Path | None:
         remedy = f"name its base, or correct base_model_name_or_path in {ADAPTER_NAME}"
         raise ConfigError(f"{message}: {remedy}", path=str(folder))
     return base
+
+
+def verify_signatures(folder: Path, trust: Trust) -> None:
+    """Check the signature of the model in *folder*; of an adapter, that of its base too, whose weights are loaded.
+
+    Raises:
+        UntrustedModel: one of them is not what a trusted signer signed. ConfigError: as `base_of`.
+    """
+    from hybrid_llm.backends.signing.verify import verify_folder
+
+    verify_folder(folder, trust)
+    if base := base_of(folder):
+        verify_folder(base, trust)
 
 
 def weights_digest(folder: Path) -> str:

@@ -19,6 +19,7 @@ from hybrid_llm.backends.edge.folder import Manifest
 from hybrid_llm.backends.models.manifests import staging, write_manifest
 from hybrid_llm.backends.models.parity import FLOORS, Floor, Parity, check_parity, measure_parity
 from hybrid_llm.backends.models.tracing import TRACED, trace
+from hybrid_llm.backends.node.engines import weight_files
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
@@ -176,6 +177,7 @@ def _check(source: Path, out: Path, precision: str, *, hidden_states: bool) -> s
                 f"{source / name} is missing: {source} is not a complete Hugging Face folder", path=str(source)
             )
     architecture = _architecture(source / "config.json")
+    weight_files(source)
     if hidden_states and architecture in TRACED:
         raise ConfigError(f"{architecture} is traced, and gives no hidden states: convert it without them")
     for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
@@ -200,7 +202,7 @@ def _build(source: Path, folder: Path, precision: str, options: list[str], *, hi
     with tempfile.TemporaryDirectory(prefix="hybrid-llm-build-") as scratch:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source.resolve())]
         command += ["-o", str(folder.resolve()), "-p", precision, "-e", "cpu", "-c", scratch]
-        command += ["--extra_options", *options]
+        command += ["--extra_options", *options, "hf_remote=false"]  # code in the folder is not run
         done = subprocess.run(  # noqa: S603 - our own interpreter, arguments without a shell
             command, cwd=scratch, env=_offline(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
         )

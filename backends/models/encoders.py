@@ -15,6 +15,7 @@ from hybrid_llm.backends.encoder.files import CONFIG, LITERT, ONNX, TOKENIZER, M
 from hybrid_llm.backends.encoder.model import Encoder
 from hybrid_llm.backends.models.encoder_parity import measure, require
 from hybrid_llm.backends.models.manifests import staging, write_manifest
+from hybrid_llm.backends.node.engines import weight_files
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 
@@ -129,6 +130,7 @@ def _check(source: Path, out: Path, precision: str) -> None:
         raise ConfigError(
             f"{source / TOKENIZER} is missing: save the fast tokenizer beside the model", path=str(source)
         )
+    weight_files(source)
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed: {install_hint('prepare')}")
@@ -156,7 +158,11 @@ def _load(source: Path) -> Any:
 
     try:
         made = getattr(transformers, _class_of(source)).from_pretrained(
-            str(source), local_files_only=True, attn_implementation="eager"
+            str(source),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation="eager",
         )
     except Exception as error:  # transformers raises whatever it meets in a folder
         message = f"transformers cannot load {source} ({type(error).__name__})"

@@ -74,7 +74,9 @@ def measure_parity(source: Path, folder: Path, *, steps: int = 32) -> tuple[Pari
 
     logging.disable_progress_bar()
     edge = EdgeModel(folder)
-    reference = AutoModelForCausalLM.from_pretrained(str(source), dtype=torch.float32, local_files_only=True).eval()
+    reference = AutoModelForCausalLM.from_pretrained(
+        str(source), dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    ).eval()
     ours, theirs = [], []
     for question in _QUESTIONS:
         prompt = edge.tokenizer.encode(Request(messages=(Message(role="user", content=question),)))

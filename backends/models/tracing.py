@@ -72,7 +72,12 @@ def _load(source: Path, state: _Trace) -> Any:
     transformers.AttentionInterface.register(_NAME, _attention(state))
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=torch.float32, local_files_only=True, attn_implementation=_NAME
+            str(source),
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation=_NAME,
         ).eval()
         _use_linear(model)
         with torch.no_grad():

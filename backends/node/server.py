@@ -18,10 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from hybrid_llm.backends.adapters import verify_signatures
 from hybrid_llm.backends.node.engine import Engine, EngineConfig
 from hybrid_llm.backends.node.engines import ENGINES
 from hybrid_llm.backends.node.intake import Intake, IntakeLimits
-from hybrid_llm.backends.signing.verify import verify_folder
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.handshake import Address
@@ -112,7 +112,7 @@ class NodeServer:
             _log.warning("gRPC was imported before the node: TLS 1.2 is refused per call, not in the handshake")
         config = self._config.engine
         if config.trust is not None:  # before anything of it is read; the engine's process verifies at each start too
-            await asyncio.to_thread(verify_folder, config.model, config.trust)
+            await asyncio.to_thread(verify_signatures, config.model, config.trust)
         if self._tokenizer is None:
             template = self._config.chat_template
             self._tokenizer = await asyncio.to_thread(ChatTokenizer.load, config.model, template)

@@ -13,11 +13,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, BinaryIO
 
+from hybrid_llm.backends.adapters import verify_signatures
 from hybrid_llm.backends.node import ipc
 from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines import check_folder
 from hybrid_llm.backends.node.liveness import PULSE_S, Pulse
-from hybrid_llm.backends.signing.verify import verify_folder
 from hybrid_llm.core.errors import ConfigError, UntrustedModel
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.threads import started
@@ -105,7 +105,7 @@ def _read_commands(inbox: Inbox) -> None:
 def _load(config: EngineConfig, outbox: Outbox, odometer: Odometer) -> LoopEngine:
     if config.trust is not None:
         outbox.send(ipc.Progress("verifying the signature of the model"))
-        verify_folder(config.model, config.trust)
+        verify_signatures(config.model, config.trust)
     outbox.send(ipc.Progress("checking the model folder"))
     check_folder(config.model)
     outbox.send(ipc.Progress("importing torch"))

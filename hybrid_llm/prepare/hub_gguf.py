@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from hybrid_llm.backends.models.gguf.chat import write_chat_files
 from hybrid_llm.backends.models.gguf.reader import Gguf
@@ -57,8 +57,12 @@ def import_for_work(path: Path, out: Path, *, chat_template: str | None = None) 
 def _write_weights(path: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    load = AutoModelForCausalLM.from_pretrained
-    model = refused(path, lambda: load(str(path.parent), gguf_file=path.name, dtype="float32", local_files_only=True))
+    def load() -> Any:
+        return AutoModelForCausalLM.from_pretrained(
+            str(path.parent), gguf_file=path.name, dtype="float32", local_files_only=True, trust_remote_code=False
+        )
+
+    model = refused(path, load)
     # The weights are plain numbers now: without this, saving is refused.
     model.hf_quantizer, model.is_quantized, model.quantization_method = None, False, None
     if hasattr(model.config, "quantization_config"):

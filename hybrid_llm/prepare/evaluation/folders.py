@@ -20,10 +20,15 @@ def open_folder(folder: Path, auto: str, what: str) -> tuple[Any, Any]:
         import transformers
     model_class = getattr(transformers, auto)
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with quiet():
             model, loaded = model_class.from_pretrained(
-                folder, local_files_only=True, dtype="float32", output_loading_info=True
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype="float32",
+                output_loading_info=True,
             )
     except (OSError, ValueError, KeyError) as error:
         first = (str(error).strip().splitlines() or ["no message"])[0]

@@ -13,7 +13,7 @@ from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, embedded_model
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, digest_file
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.signing.sign import sign_folder
-from hybrid_llm.core.errors import NoEligibleBackend, UntrustedModel
+from hybrid_llm.core.errors import ConfigError, NoEligibleBackend, UntrustedModel
 from hybrid_llm.policies import builtin_policy
 from hybrid_llm.router.config import load_config
 
@@ -76,13 +76,9 @@ policy: offline-first
         load_config(tmp_path / "hybrid.yaml")
 
 
-def test_a_node_does_not_load_a_model_of_another_signer(tmp_path, certs, trust):
+def start_engine(folder, trust):
+    """Start the engine of a node."""
     from hybrid_llm.backends.node.supervisor import EngineProcess
-
-    folder = tmp_path / "node"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    sign_folder(folder, certs / "other.key", certs / "other.pem")
 
     async def start() -> None:
         engine = EngineProcess(EngineConfig(model=folder, trust=trust))
@@ -91,6 +87,30 @@ def test_a_node_does_not_load_a_model_of_another_signer(tmp_path, certs, trust):
         finally:
             await engine.close()
 
+    asyncio.run(start())
+
+
+def test_a_node_does_not_load_a_model_of_another_signer(tmp_path, certs, trust):
+    folder = tmp_path / "node"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    sign_folder(folder, certs / "other.key", certs / "other.pem")
     with pytest.raises(UntrustedModel, match="signer/other") as caught:
-        asyncio.run(start())
+        start_engine(folder, trust)
     assert (caught.value.reason, caught.value.model) == ("signer", str(folder))
+
+
+def test_a_node_does_not_load_an_adapter_whose_base_is_not_signed(tmp_path, certs, trust):
+    """The adapter is the small part: the weights that answer are those of the base."""
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder in (base, adapter):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    sign_folder(adapter, certs / "release.key", certs / "release.pem")
+    with pytest.raises(UntrustedModel) as caught:
+        start_engine(adapter, trust)
+    assert (caught.value.reason, caught.value.model) == ("unsigned", str(base))
+    sign_folder(base, certs / "release.key", certs / "release.pem")
+    with pytest.raises(ConfigError, match="no weights"):
+        start_engine(adapter, trust)
