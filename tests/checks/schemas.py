@@ -44,7 +44,7 @@ from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
 from hybrid_llm.policies.reader.scalars import shown_quantity
 from hybrid_llm.prepare.evaluation.tasks.kinds import KINDS, task_table
-from hybrid_llm.prepare.recipe.document import RECIPE, Bounds
+from hybrid_llm.prepare.recipe.document import RECIPE, Bounds, recipe_schema
 from hybrid_llm.prepare.steps import table_of as step_table_of
 from hybrid_llm.router.caching.spec import CACHE
 from hybrid_llm.router.config import config_schema
@@ -55,6 +55,7 @@ SCHEMAS = {
     "hybrid.schema.json": config_schema,
     "policy.schema.json": policy_schema,
     "policy.cases.schema.json": cases_schema,
+    "recipe.schema.json": recipe_schema,
     "openapi.json": document,
 }
 STEP = "step."

@@ -77,7 +77,7 @@ NOT_RUN = {
     "hybrid-llm mcp --config hybrid.yaml --http 127.0.0.1:8900": "the same",
     **{
         f"hybrid-llm models run examples/recipes/{name}.yaml": "tests/prepare/recipe/test_worked.py runs its short form"
-        for name in ("sentiment", "domain", "distil", "private")
+        for name in ("sentiment", "domain", "distil", "private", "preferences", "federated")
     },
     "hybrid-llm models choose models/smaller/frontier --memory 300MB --min-quality 85%": "tests/prepare/compression",
     "hybrid-llm models choose models/smaller/frontier --size 100MB --min-tokens-per-s 20 --prefer speed": ("the same"),
