@@ -21,22 +21,22 @@ _FLOAT32: Final = 4
 _DEFAULT_FOLDER: Final = Path("models")
 
 MODELS: Final = Group(
-    about="Models for the device, and the steps that make them: each is a command, and a kind of step in recipes.",
+    about="Models: on this device, the steps that prepare them, each a kind of step in recipes too, and registries.",
     commands={
-        **step_commands(),
-        **REGISTRY_COMMANDS,
         "add": ("hybrid_llm.cli.models_add:ADD", "get a model, by a name of the catalogue or from any source"),
         "list": ("hybrid_llm.cli.models:LIST", "list the added models, the embedded one and those in folders"),
         "use": ("hybrid_llm.cli.models:USE", "make an added model the default"),
-        "remove": ("hybrid_llm.cli.models:REMOVE", "delete an added model"),
         "inspect": ("hybrid_llm.cli.models:INSPECT", "verify and describe a model"),
         "verify": ("hybrid_llm.cli.models:VERIFY", "verify the files of added models"),
-        "convert": ("hybrid_llm.cli.models_convert:CONVERT", "convert a GGUF file or a Hugging Face folder"),
+        "remove": ("hybrid_llm.cli.models:REMOVE", "delete an added model"),
         "run": ("hybrid_llm.cli.recipes:RUN", "run the steps of a recipe that are not up to date"),
         "card": ("hybrid_llm.cli.recipes:CARD", "print the card of a model that a recipe made"),
-        "explain": ("hybrid_llm.cli.models_explain:EXPLAIN", "show what an answer of a model follows from"),
+        **step_commands(),
+        "convert": ("hybrid_llm.cli.models_convert:CONVERT", "convert a GGUF file or a Hugging Face folder"),
         "evaluate": ("hybrid_llm.cli.models_evaluate:EVALUATE", "measure models, backends and policies side by side"),
         "choose": ("hybrid_llm.cli.models_choose:CHOOSE", "choose a variant by limits on memory, speed and quality"),
+        "explain": ("hybrid_llm.cli.models_explain:EXPLAIN", "show what an answer of a model follows from"),
+        **REGISTRY_COMMANDS,
     },
     examples=(
         "hybrid-llm models add smollm2-135m",
