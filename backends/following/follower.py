@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from hybrid_llm.backends.edge.store import ModelStore
 from hybrid_llm.backends.following.keys import FollowSpec
 from hybrid_llm.backends.following.plan import assigned
-from hybrid_llm.backends.following.state import StateFile, Trial, device_name
+from hybrid_llm.backends.following.state import FollowState, StateFile, Trial, device_name
 from hybrid_llm.backends.following.trial import Figures, Verdict, judge
 from hybrid_llm.backends.models.registry.errors import NoSuchVersion
 from hybrid_llm.backends.models.registry.records import SHORT
@@ -79,6 +80,7 @@ class Follower:
         self._checking = threading.Lock()
         self._problem = ""
         self._trial: Trial | None = None
+        self._refused: Mapping[str, str] = {}
 
     def first(self) -> tuple[str, Path | None]:
         """The version to begin with, and its folder; none where none has come yet.
@@ -93,7 +95,7 @@ class Follower:
             if trial.is_exhausted:
                 self._give_up(trial, _exhausted(trial))
             else:
-                self._state.write(replace(state, trial=trial))
+                self._remember(replace(state, trial=trial))
         current = self._model.current
         return (current, self._model.folder(current)) if current else ("", None)
 
@@ -108,7 +110,7 @@ class Follower:
         return FollowStatus(
             version=target.version if target is not None else "",
             on_trial=self._trial is not None,
-            refused=dict(self._state.read().refused),
+            refused={**self._state.read().refused, **self._refused},
             problem=self._problem,
         )
 
@@ -131,7 +133,10 @@ class Follower:
                 self._follow()
                 self._report("")
             except HybridLLMError as error:
-                self._report(str(error))
+                if not self.is_closed:
+                    self._report(str(error))
+            except Exception as error:  # noqa: BLE001  # whatever a storage answers, the next look is made
+                self._report(f"it failed ({type(error).__name__})")
 
     def close(self) -> None:
         """Stop looking. Idempotent; does not wait for a look that runs."""
@@ -169,16 +174,23 @@ class Follower:
         """Never try this version again on this device, and let the one before count for every process of it."""
         text = "%s: version %s is taken back for %s: %s"
         log.warning(text, self._spec.model, trial.version, trial.previous or "none", reason)
-        self._trial = None
-        self._state.write(self._state.read().refuse(trial.version, reason))
+        self._trial, self._refused = None, {**self._refused, trial.version: reason}
+        self._remember(self._state.read().refuse(trial.version, reason))
         if trial.previous in self._model.versions:
             self._model.activate(trial.previous)
+
+    def _remember(self, state: FollowState) -> None:
+        """Store *state*. Where it cannot be stored, as on a full disk, this process goes on by what it knows."""
+        try:
+            self._state.write(state)
+        except HybridLLMError as error:
+            log.warning("%s: the state of its trial cannot be stored: %s", self._spec.model, error)
 
     def _follow(self) -> None:
         target = self._target()
         if target is None or self.is_closed:
             return
-        current, refused = self._model.current, self._state.read().refused
+        current, refused = self._model.current, {**self._state.read().refused, **self._refused}
         if target.version in refused and current != target.version:  # by this process, or by another one
             target.replace(self._model.folder(current), current)
             self._trial = None
@@ -199,7 +211,7 @@ class Follower:
         """Fetch a version and answer with it, on trial; a process that ends at any point leaves a whole one in use."""
         registry = self._opened()
         version = registry.version(self._spec.model, digest)
-        self._model.pull(registry, version, trust=self._trust)
+        self._model.pull(registry, version, trust=self._trust, report=self._go_on)
         trial = self._begun(version.short, target)
         if trial.is_exhausted:
             return self._give_up(replace(trial, previous=""), _exhausted(trial))
@@ -217,6 +229,11 @@ class Follower:
             self._state.write(replace(self._state.read(), trial=None))
         log.info("%s: version %s answers now; before, it was %s", version.name, version.short, trial.previous or "none")
         return None
+
+    def _go_on(self, step: str, share: float) -> None:  # noqa: ARG002  # the signature of a report
+        """End a pull once nobody needs it any more."""
+        if self.is_closed:
+            raise BackendUnavailable("the backend is closed", backend=self._spec.model, reason="closed")
 
     def _begun(self, version: str, target: Replaceable) -> Trial:
         """The trial of *version*: beside the last good one, also if another one is on trial now."""

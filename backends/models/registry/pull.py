@@ -7,8 +7,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ from hybrid_llm.backends.signing.statement import SIGNATURE
 from hybrid_llm.backends.signing.trust import Trust
 from hybrid_llm.backends.signing.verify import verify_any, verify_folder
 from hybrid_llm.core.errors import ConfigError, DecryptionFailed, SecurityError
+from hybrid_llm.core.threads import Pool
 
 _ATTEMPTS: Final = 5
 """Attempts in a row that bring nothing before a piece fails."""
@@ -143,13 +144,15 @@ def _fill(registry: ModelRegistry, manifest: VersionManifest, part: Path, have: 
 
 
 def _in_threads(bring: Callable[[tuple[str, int, str]], int], missing: Sequence[tuple[str, int, str]]) -> int:
-    """Bring each piece; one that occurs twice is fetched twice at most."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            return sum(pool.map(bring, missing))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    """Bring each piece; one that occurs twice is fetched twice at most. Python exits without waiting for them."""
+    pool = Pool(WORKERS, "hybrid-llm-pull")
+    try:
+        return sum(work.result() for work in [pool.submit(partial(bring, one)) for one in missing])
+    except Exception:
+        pool.close(join=True)  # nothing writes any more when the next call goes on
+        raise
+    finally:
+        pool.close()
 
 
 class _Target:

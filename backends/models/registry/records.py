@@ -15,6 +15,8 @@ from hybrid_llm.core.errors import ConfigError
 FORMAT: Final = 1
 PIECE: Final = 4 << 20
 """Bytes of a piece of a file: what is uploaded or downloaded again after a cut."""
+MOST_BYTES: Final = 64 << 20
+"""Of a manifest, a signature or an entry: whoever writes to the storage shall not fill the memory of devices."""
 SHORT: Final = 12
 """Digits of a version that people see."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
@@ -124,9 +126,12 @@ class AliasEntry:
         if found.pop("format") != FORMAT:
             raise ValueError("it has another format")
         check_digest(found["version"])
-        if not 0.0 < float(found.get("share", 1.0)) <= 1.0:
+        entry = cls(**{**found, "share": float(found.get("share", 1.0))})
+        if not 0.0 < entry.share <= 1.0:
             raise ValueError("its share is not more than 0 and at most 1")
-        return cls(**found)
+        if type(entry.number) is not int or type(entry.previous) is not int or not 0 <= entry.previous < entry.number:
+            raise ValueError("it does not refer to an entry before it")
+        return entry
 
 
 def digest_of(data: bytes) -> str:

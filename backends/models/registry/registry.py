@@ -27,6 +27,7 @@ from hybrid_llm.backends.models.registry.leases import leased
 from hybrid_llm.backends.models.registry.opening import open_storage
 from hybrid_llm.backends.models.registry.records import (
     FORMAT,
+    MOST_BYTES,
     SHORT,
     AliasEntry,
     VersionManifest,
@@ -91,10 +92,10 @@ class ModelRegistry:
         """
         found = cls(open_storage(url), None if key_file is None else Sealed.from_file(key_file))
         root = {"format": FORMAT, "key_check": found.sealing.check}
-        data = found.storage.read(_ROOT)
+        data = found._read(_ROOT)
         if data is None and create:
             found.storage.create(_ROOT, json.dumps(root).encode())
-            data = found.storage.read(_ROOT)
+            data = found._read(_ROOT)
         if data is None:
             raise ConfigError(f"there is no registry at {found.url}: `hybrid-llm models publish` begins one")
         _check_root(data, found.sealing.check, found.url)
@@ -140,7 +141,7 @@ class ModelRegistry:
     def version(self, name: str, digest: str, published: float | None = None) -> Version:
         """The version with this *digest*; errors as those of `resolve`."""
         path = self.manifest_path(name, digest)
-        stored = self.storage.read(path)
+        stored = self._read(path)
         if stored is None:
             raise NoSuchVersion(f"{self.url} has no version {digest[:SHORT]} of `{name}` any more")
         data = self.sealing.unseal(digest, stored)
@@ -148,7 +149,7 @@ class ModelRegistry:
             manifest = VersionManifest.decode(data)
             if manifest.name != name:
                 raise ValueError(f"it is of the model {manifest.name}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{self.url}/{path} is not a manifest that this release reads: {error}") from None
         if published is None:
             found = self.storage.stat(path)
@@ -160,7 +161,7 @@ class ModelRegistry:
         listed = self.storage.list(f"models/{version.name}/{version.digest}/signatures")
         found = []
         for stored in sorted(listed, key=lambda one: one.modified, reverse=True):
-            data = self.storage.read(stored.path)
+            data = self._read(stored.path)
             if data is not None:
                 found.append(self.sealing.unseal(stored.path.rpartition("/")[2].removesuffix(".sig"), data))
         return found
@@ -280,13 +281,20 @@ class ModelRegistry:
         return [stored.path for stored in self.storage.list(f"aliases/{name}/{check_model(alias)}")]
 
     def _entry(self, path: str) -> AliasEntry:
-        data = self.storage.read(path)
+        data = self._read(path)
         try:
             if data is None:
                 raise ValueError("it is gone")
             return AliasEntry.decode(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise RegistryError(f"{self.url}/{path} is not an entry of an alias: {error}", url=self.url) from None
+
+    def _read(self, path: str) -> bytes | None:
+        """A small object; RegistryError if it is a large one."""
+        data = self.storage.read(path, 0, MOST_BYTES + 1)
+        if data is not None and len(data) > MOST_BYTES:
+            raise RegistryError(f"{self.url}/{path} is larger than {MOST_BYTES >> 20} MB: it was changed there")
+        return data
 
     def _no_version(self, name: str, which: str, versions: tuple[tuple[str, float], ...], *, several: bool) -> str:
         if several or len(which) < _LEAST_DIGITS:
@@ -309,7 +317,7 @@ def _check_root(data: bytes, check: str, url: str) -> None:
     try:
         root = json.loads(data)
         form, key_check = root["format"], root["key_check"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{url}/{_ROOT} is damaged") from None
     if form != FORMAT:
         raise ConfigError(f"{url} has format {form}; this release reads {FORMAT}: update hybrid-llm")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -339,3 +341,86 @@ def test_a_damaged_state_is_a_fresh_one(released, following, store, caplog):
     (store / ".versions" / "demo" / "follow.json").write_text("{")
     assert following().version == version
     assert "cannot be read" in caplog.text
+
+
+def test_what_is_taken_back_stays_so_for_this_process_where_nothing_can_be_stored(released, following, client, store):
+    """As on a full disk: the file of the state cannot be replaced."""
+    old = released("one")
+    backend = following(PASSED)
+    with client(backend):
+        new = released("two")
+        backend.follower.check()
+        assert backend.version == new
+        state = store / ".versions" / "demo" / "follow.json"
+        state.unlink()
+        (state / "in-the-way").mkdir(parents=True)
+        backend._served.backend.close()  # not ready any more
+        backend.follower.check()
+        backend.follower.check()
+        assert (backend.version, list(backend.follower.status.refused)) == (old, [new])
+
+
+def test_a_device_that_can_store_nothing_begins_with_what_it_has(registry, released, following, store):
+    released("one")
+    following().close()
+    new = released("two")
+    following(PASSED).close()
+    state = store / ".versions" / "demo" / "follow.json"
+    text = state.read_text()
+    state.unlink()
+    (store / "elsewhere.json").write_text(text)
+    state.symlink_to(store / "elsewhere.json")
+    (store / ".versions" / "demo").chmod(0o500)
+    try:
+        assert following(PASSED).version == new
+    finally:
+        (store / ".versions" / "demo").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"number": 2, "previous": 2, "share": 1e-9},
+        {"number": 2, "previous": 3, "share": 1e-9},
+        {"number": 2, "previous": "1"},
+        {"number": 2, "previous": 1, "share": "much"},
+        {"number": 2, "previous": 1, "share": [1]},
+    ],
+)
+def test_an_entry_that_leads_nowhere_is_reported_and_the_next_look_is_made(released, registry, following, entry):
+    version = released("one")
+    backend = following()
+    path = Path(registry.url.removeprefix("file://")) / "aliases" / "demo" / "prod" / "0000000002.json"
+    digest = registry.resolve("demo", "prod").digest
+    path.write_text(json.dumps({"format": 1, "alias": "prod", "version": digest, **entry}))
+    backend.follower.check()
+    assert "not an entry" in backend.follower.status.problem
+    path.write_text("[" * 100_000)
+    backend.follower.check()
+    assert "not an entry" in backend.follower.status.problem
+    path.unlink()
+    backend.follower.check()
+    assert (backend.version, backend.follower.status.problem) == (version, "")
+
+
+FOLLOW = """
+import sys, threading
+from hybrid_llm.backends.edge import EdgeConfig, embedded_model
+from hybrid_llm.backends.following.keys import FollowSpec
+from hybrid_llm.backends.following.spec import FollowingSpec
+spec = FollowSpec(registry=sys.argv[1], model="demo")
+backend = FollowingSpec(entry=EdgeConfig(model=embedded_model(), threads=1), follow=spec).open()
+while not any(thread.name == "hybrid-llm-pull" for thread in threading.enumerate()):
+    pass
+"""
+
+
+def test_a_registry_that_does_not_answer_keeps_no_process_from_exiting(released, registry):
+    """A pipe that nobody writes to stands for a piece that never comes."""
+    released("one")
+    for path in (Path(registry.url.removeprefix("file://")) / "blobs").rglob("*"):
+        if path.is_file():
+            path.unlink()
+            os.mkfifo(path)
+    ended = subprocess.run([sys.executable, "-c", FOLLOW, registry.url], timeout=60, capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
