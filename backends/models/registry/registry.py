@@ -293,7 +293,9 @@ class ModelRegistry:
         """A small object; RegistryError if it is a large one."""
         data = self.storage.read(path, 0, MOST_BYTES + 1)
         if data is not None and len(data) > MOST_BYTES:
-            raise RegistryError(f"{self.url}/{path} is larger than {MOST_BYTES >> 20} MB: it was changed there")
+            raise RegistryError(
+                f"{self.url}/{path} is larger than {MOST_BYTES >> 20} MB: it was changed there", url=self.url
+            )
         return data
 
     def _no_version(self, name: str, which: str, versions: tuple[tuple[str, float], ...], *, several: bool) -> str:
