@@ -143,18 +143,27 @@ def _older_card(path: Path) -> Mapping[str, Any]:
         return {"licences": {path.name: stated_in(path)}}
 
 
-def _licences(steps: Iterable[StepRecord], out: Path, older: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What begins outside the recipe, with its licence: what a step states, and what paths come with."""
-    found = {name: licence for card in older.values() for name, licence in card.get("licences", {}).items()}
-    for record in steps:
-        stated = record.card.get("licence")
-        if stated is None and record.makes is Makes.DATA:
-            stated = stated_in(out / record.step)
-        if stated is not None:
-            found[record.step] = str(stated.get("id", UNKNOWN)) if isinstance(stated, Mapping) else str(stated)
-        elif not record.inputs:
-            found[record.step] = UNKNOWN
-    return found
+def _licences(steps: Sequence[StepRecord], out: Path, older: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What begins outside the recipe, with its licence: what a step states, and what paths come with.
+
+    What a step states of the data that it prepares holds for a path that states nothing itself.
+    """
+    stated = {record.step: _stated(record, out) for record in steps}
+    told = {text for record in steps if stated[record.step] not in (None, UNKNOWN) for text in record.inputs}
+    told -= {text for record in steps if stated[record.step] in (None, UNKNOWN) for text in record.inputs}
+    brought = ((text, *one) for text, card in older.items() for one in card.get("licences", {}).items())
+    found = {name: licence for text, name, licence in brought if licence != UNKNOWN or text not in told}
+    return found | {name: licence for name, licence in stated.items() if licence is not None}
+
+
+def _stated(record: StepRecord, out: Path) -> str | None:
+    """The licence of what a step brings in or prepares; None of what it makes of its inputs."""
+    stated = record.card.get("licence")
+    if stated is None and record.makes is Makes.DATA:
+        stated = stated_in(out / record.step)
+    if stated is None:
+        return None if record.inputs else UNKNOWN
+    return str(stated.get("id", UNKNOWN)) if isinstance(stated, Mapping) else str(stated)
 
 
 def _entry(record: StepRecord) -> dict[str, Any]:

@@ -31,7 +31,16 @@ SHORT = {
     },
     "distil": {
         "reviews": REVIEWS,
-        "student": {"teacher": "./decoder", "layers": 2, "inner": 48, "steps": 4, "length": 16, "batch": 2},
+        "student": {
+            "teacher": "./decoder",
+            "layers": 2,
+            "inner": 48,
+            "steps": 4,
+            "length": 16,
+            "batch": 2,
+            "limit": 16,
+            "evaluate_on": 4,
+        },
         "small": {"precision": "fp32"},
         "report": {"models": ["./decoder", "student", "small"]},
     },

@@ -71,7 +71,10 @@ class Judge(Mix):
 
 
 def _content(path: Path) -> str:
-    return path.read_text() if path.is_file() else (path / "deep" / "mix.txt").read_text()
+    if path.is_file():
+        return path.read_text()
+    mixed = path / "deep" / "mix.txt"
+    return (mixed if mixed.is_file() else path / "train.jsonl").read_text()
 
 
 def register() -> None:

@@ -72,6 +72,22 @@ def test_a_model_folder_of_the_device_is_still_valid_with_record_and_card(recipe
 
 
 @pytest.mark.parametrize(
+    ("licence", "reader", "stated"),
+    [
+        ("CC-BY-4.0", "", {"words": "CC-BY-4.0"}),
+        ("unknown", "", {"words": "unknown", "raw.txt": "unknown"}),
+        ("CC-BY-4.0", ", models: [./raw.txt]", {"words": "CC-BY-4.0", "raw.txt": "unknown"}),
+    ],
+)
+def test_what_is_stated_of_prepared_data_holds_for_its_source(licence, reader, stated, recipe_file, tmp_path):
+    (tmp_path / "raw.txt").write_text("one text\nanother text\na third text\n")
+    options = f"sources: ./raw.txt, splits: {{train: 100%}}, licence: {licence}"
+    lines = (f"words: {{kind: prepare-data, {options}}}", f"a: {{kind: mix, data: words{reader}}}")
+    run_recipe(read_recipe(recipe_file(*lines)), tmp_path / "out")
+    assert card_of(tmp_path / "out", "a")["licences"] == stated
+
+
+@pytest.mark.parametrize(
     ("licences", "stated"),
     [
         (["MIT", "Apache-2.0"], "MIT AND Apache-2.0"),
