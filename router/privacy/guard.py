@@ -220,7 +220,7 @@ def _replaced(scan: Scan, found: Findings, lease: Lease, used: set[str]) -> list
     """
     texts = scan.structures
     clipped = [text.clipped(each) for text, each in zip(texts, found, strict=True)]
-    written = lease.table.replace_all(scan.open_forms(), clipped, used=used)
+    written = lease.table.replace_all(scan.open_forms(), clipped, used=used, kept=[text.kept for text in texts])
     return [text.rewritten(new, lease.table) for text, new in zip(texts, written, strict=True)]
 
 

@@ -7,7 +7,7 @@ own words: keywords, types, formats, and numbers that are bounds, such as that o
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
@@ -28,6 +28,7 @@ _LEX: Final = re.compile(
     )""",
     re.VERBOSE,
 )
+_BRACKET: Final = re.compile(r"[\[{]")
 _ESCAPE: Final = re.compile(r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|(.))")
 _SHORT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -122,6 +123,30 @@ def read_tokens(text: str, form: TextForm) -> list[Token] | None:
     return reader.tokens if reader.read() else None
 
 
+class Embedded(NamedTuple):
+    """JSON in other text: the characters *start* to *end*, with its strings and numbers in *tokens*."""
+
+    start: int
+    end: int
+    tokens: list[Token]
+
+
+def embedded(text: str) -> Iterator[Embedded]:
+    """Yield the objects and arrays of JSON in *text*, which is other text, in order and in linear time.
+
+    Of an object that goes on as no JSON, such as `{"a": 1, ...}`, the part before counts. An array must be whole: in
+    `[12 Main Street]` the number belongs to the words.
+    """
+    opening = _BRACKET.search(text)
+    while opening is not None:
+        look()
+        reader = _Reader(text, TextForm.PLAIN)
+        start, end = reader.read_one(opening.start())
+        if start < end:
+            yield Embedded(start, end, [token for token in reader.tokens if token[0] >= start and token[1] <= end])
+        opening = _BRACKET.search(text, max(end, reader.read_to, opening.end()))
+
+
 class _Reader:
     """One pass over one text."""
 
@@ -133,18 +158,39 @@ class _Reader:
         self._stack: list[_Frame] = []
         self._role = _Role.SCHEMA if form is TextForm.SCHEMA else _Role.DATA
         self._next = _Next.NOTHING if self._lines else _Next.VALUE
+        self.read_to = 0
 
-    def read(self) -> bool:
-        """Whether the whole text is JSON."""
-        match, count = _LEX.match(self._text), 0
-        while match is not None and match.lastgroup != "end":
+    def read_one(self, start: int) -> tuple[int, int]:
+        """Read the object or array at *start*; where what is certain of it begins and ends, the same if nothing is."""
+        begin, certain = -1, start
+        for match in self._read_from(start):
+            if not self._stack:
+                return start, match.end()
+            if match.lastgroup == "mark":
+                certain = match.end()
+            if begin < 0 and match["mark"] == "{":
+                begin = match.end() - 1
+        return (begin, certain) if begin >= 0 else (start, start)
+
+    def _read_from(self, start: int) -> Iterator[re.Match[str]]:
+        """Yield what the grammar accepts from *start* on."""
+        self.read_to, count = start, 0
+        while (match := _LEX.match(self._text, self.read_to)) is not None and match.lastgroup != "end":
             count += 1
             if count % PIECES == 0:
                 look()
             if not self._accepts(match):
-                return False
-            match = _LEX.match(self._text, match.end())
-        return match is not None and (self._partial or self._next is _Next.NOTHING)
+                return
+            self.read_to = match.end()
+            yield match
+
+    def read(self) -> bool:
+        """Whether the whole text is JSON."""
+        for _ in self._read_from(0):
+            pass
+        rest = _LEX.match(self._text, self.read_to)
+        ends = rest is not None and rest.lastgroup == "end"
+        return ends and (self._partial or self._next is _Next.NOTHING)
 
     def _accepts(self, match: re.Match[str]) -> bool:
         if match.lastgroup == "mark":

@@ -16,6 +16,7 @@ from hybrid_llm.core.protocols import Detector, Finding
 from hybrid_llm.core.request import Request
 from hybrid_llm.policies import TagRule
 from hybrid_llm.router.privacy.detectors import Prepared, find_with, prepare
+from hybrid_llm.router.privacy.pseudonyms.kinds import is_naming
 from hybrid_llm.router.privacy.pseudonyms.notation import capitals
 from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 from hybrid_llm.router.privacy.structured import Structured
@@ -89,7 +90,7 @@ class Scan:
         if not names:
             return [()] * len(self.texts)
         columns = [self._findings(name) for name in names]
-        return [tuple(finding for part in parts for finding in part) for parts in zip(*columns, strict=True)]
+        return [_ranked([finding for part in parts for finding in part]) for parts in zip(*columns, strict=True)]
 
     def _findings(self, name: str) -> Findings:
         if name not in self._found:
@@ -107,8 +108,7 @@ class Scan:
                     look()
                 some = find_with(detector, each, text)
                 if some:
-                    whole = tuple([_checked(name, text, finding) for finding in looked(some)])
-                    some = self.structures[len(found)].private(whole)
+                    some = _private(name, self.structures[len(found)], some)
                 found.append(some)
             return found
         except (KeyboardInterrupt, SystemExit):
@@ -119,6 +119,20 @@ class Scan:
         _log.warning("detector %s failed with %s: the request stays on the device", name, failure)
         self.failed.append(name)
         return [()] * len(self.texts)
+
+
+def _private(name: str, text: Structured, found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What of the findings of detector *name* in *text* counts, each checked."""
+    kept: list[Finding] = []
+    for finding in looked(found):
+        whole = _checked(name, text.text, finding)
+        kept += text.named(whole) if is_naming(finding.kind) else (whole,)
+    return text.private(kept)
+
+
+def _ranked(found: Sequence[Finding]) -> tuple[Finding, ...]:
+    """*found* with names last: where a number is found as one too, the other kind counts."""
+    return tuple(sorted(found, key=lambda each: is_naming(each.kind)))
 
 
 def _masked(text: str, table: PseudonymTable) -> str:

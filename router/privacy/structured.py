@@ -7,6 +7,10 @@ others, and JSON inside a string is edited as JSON too.
 
 A number becomes a string. In a schema, and in an answer that follows one, that would not be valid: such a request stays
 on the device. The schema's own words are no private values: keywords, types, formats, and bounds such as `maximum`.
+
+No number, `true`, `false` or `null` of JSON is the name of a person or a place, whatever a model says: only a
+finding of another kind, such as `phone`, makes a number a string. That holds for JSON in other text too, whose marks
+and escapes a name does not cut; what else is found there is replaced as in any text.
 """
 
 from __future__ import annotations
@@ -22,11 +26,16 @@ from hybrid_llm.core.errors import PrivacyViolation
 from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.protocols import Finding
 from hybrid_llm.core.request import TextForm
-from hybrid_llm.router.privacy.json_tokens import Token, decode, read_tokens
+from hybrid_llm.router.privacy.json_tokens import Token, decode, embedded, read_tokens
+from hybrid_llm.router.privacy.pseudonyms.kinds import is_naming
+from hybrid_llm.router.privacy.pseudonyms.spans import Placed, Span
 from hybrid_llm.router.privacy.pseudonyms.table import PseudonymTable
 
 _DEPTH: Final = 3
 """How many levels of JSON inside strings of JSON are edited as JSON."""
+_LITERALS: Final = frozenset({"true", "false", "null"})
+_POSTAL: Final = 4
+"""A house number has fewer digits; those of a postal code may stand beside letters, as in `IL62704`."""
 _NUMBER: Final = "a private number in a schema, a tool or an answer cannot be replaced"
 _APART: Final = "a private value and the JSON around it cannot be told apart"
 
@@ -46,6 +55,10 @@ _Slot = tuple[str, Sequence[int], str, bool, bool]
 begins; what stands for a *quote* here, since JSON inside a string escapes it; whether it *is a number*, and *at the
 top*, not in JSON inside a string. A plain tuple, as `Token` is.
 """
+
+
+_Words = list[Sequence[int]]
+"""Stretches of a text, in order, each as the places where its characters begin; last, where it ends."""
 
 
 class _Layout(NamedTuple):
@@ -101,6 +114,38 @@ class Structured:
         first = bisect_right(tokens, finding.start, key=itemgetter(1))
         last = bisect_left(tokens, finding.end, key=itemgetter(0))
         return first < last and all(fixed for _, _, _, fixed, _ in tokens[first:last])
+
+    def named(self, finding: Finding) -> Iterator[Finding]:
+        """What of *finding*, a name, lies in words: in strings of JSON, and around JSON."""
+        for start, end in _within(self._words, finding.start, finding.end):
+            value = self.text[start:end]
+            if value.strip() not in _LITERALS and any(map(str.isalnum, value)):
+                yield Finding(kind=finding.kind, start=start, end=end)
+
+    def kept(self, span: Span) -> Iterator[Span]:
+        """What is replaced of *span* of the open form, in which a value stands that is known from elsewhere."""
+        start, end, kind = span
+        if not is_naming(kind):
+            yield span
+        elif not _is_in_number(self.open_form, start, end):
+            yield from ((*place, kind) for place in _within(self._open_words, start, end))
+
+    @cached_property
+    def _words(self) -> _Words:
+        """Where names may stand in the text."""
+        if self._tokens is None:
+            return list(_words_of(self.text, range(len(self.text) + 1), 0))
+        slots = [(text, origin) for text, origin, _, is_number, _ in self._slots if not is_number]
+        return [words for text, origin in slots for words in _words_of(text, origin, 0)]
+
+    @cached_property
+    def _open_words(self) -> _Words:
+        """Where names may stand in the open form."""
+        if self._tokens is None:
+            return self._words
+        begins = zip(self._slots, self._layout.begins, strict=True)
+        slots = [(text, begin) for (text, _, _, is_number, _), begin in begins if not is_number]
+        return [words for text, at in slots for words in _words_of(text, range(at, at + len(text) + 1), 0)]
 
     def clipped(self, findings: Sequence[Finding]) -> list[Finding]:
         """*findings* in the open form: what each covers of strings, and whole numbers."""
@@ -180,6 +225,40 @@ def _slots_of(text: str, tokens: Iterable[Token], places: Sequence[int], depth: 
             yield value, raw, quote, is_number, depth == 0
         else:
             yield from _slots_of(value, inner, raw, depth + 1)
+
+
+def _words_of(text: str, places: Sequence[int], depth: int) -> Iterator[Sequence[int]]:
+    """The stretches of *text*, whose characters stand at *places*, around JSON and in its strings."""
+    done = 0
+    for start, end, tokens in embedded(text) if depth < _DEPTH else ():
+        yield places[done : start + 1]
+        for begin, stop, is_number, _, _ in tokens:
+            if not is_number:
+                value, origin = decode(text, begin, stop)
+                yield from _words_of(value, _composed(places, origin), depth + 1)
+        done = end
+    yield places[done:]
+
+
+def _within(words: _Words, start: int, end: int) -> Iterator[Placed]:
+    """What *words* have of the characters *start* to *end*, with whole escapes."""
+    first = bisect_right(words, start, key=itemgetter(-1))
+    last = bisect_left(words, end, key=itemgetter(0))
+    for origin in words[first:last]:
+        begin = origin[max(0, bisect_right(origin, start) - 1)]
+        stop = origin[min(len(origin) - 1, bisect_left(origin, end))]
+        if begin < stop:
+            yield begin, stop
+
+
+def _is_in_number(text: str, start: int, end: int) -> bool:
+    """Whether the characters *start* to *end* are digits within a longer number, or few of them within a word."""
+    if any(map(str.isalpha, text[start:end])):
+        return False
+    return any(
+        char.isdigit() or (end - start < _POSTAL and char.isascii() and char.isalpha())
+        for char in (text[start - 1 : start], text[end : end + 1])
+    )
 
 
 def _composed(places: Sequence[int], origin: Sequence[int]) -> Sequence[int]:

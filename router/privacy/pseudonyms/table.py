@@ -19,7 +19,7 @@ import re
 import secrets
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Final, NoReturn
@@ -27,6 +27,7 @@ from typing import Final, NoReturn
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.looks import look, looked
 from hybrid_llm.router.privacy.detectors import Finding, Prepared
+from hybrid_llm.router.privacy.pseudonyms.kinds import is_naming
 from hybrid_llm.router.privacy.pseudonyms.notation import (
     BASE32,
     LITERAL,
@@ -98,7 +99,12 @@ class PseudonymTable:
         self._wiped = False
 
     def replace_all(
-        self, texts: Sequence[Prepared], findings: Sequence[Sequence[Finding]], *, used: set[str] | None = None
+        self,
+        texts: Sequence[Prepared],
+        findings: Sequence[Sequence[Finding]],
+        *,
+        used: set[str] | None = None,
+        kept: Sequence[Callable[[Span], Iterable[Span]]] = (),
     ) -> list[str]:
         """Replace in all texts of a request at once: a value found in one of them is replaced in all.
 
@@ -108,6 +114,8 @@ class PseudonymTable:
             texts: As the detectors saw them.
             findings: Those in each text.
             used: Gets every pseudonym that is written.
+            kept: For each text, what is replaced of a place where a value of another text or request stands; by
+                default all of it.
 
         Raises:
             ValueError: a finding does not lie inside its text, or there are not as many lists as texts.
@@ -119,7 +127,8 @@ class PseudonymTable:
                 raise ValueError(f"{len(texts)} texts with {len(findings)} lists of findings: pass one list per text")
             found = [_spans(each.text, some) for each, some in zip(texts, findings, strict=True)]
             self._learn(texts, found)
-            spans = [self._all(each, some) for each, some in zip(texts, found, strict=True)]
+            limits = kept or [_whole] * len(texts)
+            spans = [self._all(each, some, limit) for each, some, limit in zip(texts, found, limits, strict=True)]
             written = self._write_all([each.text for each in texts], spans)
             if used is not None:
                 used.update(text[start:end] for text, placed in written for start, end in placed)
@@ -137,12 +146,16 @@ class PseudonymTable:
         values: dict[str, str] = {}
         for each, some in zip(texts, found, strict=True):
             for start, end, kind in looked(some, _BATCH):
-                values.setdefault(each.text[start:end], kind)
+                value = each.text[start:end]
+                known = values.setdefault(value, kind)
+                if is_naming(known):
+                    values[value] = kind
         self._values.learn(values)
 
-    def _all(self, prepared: Prepared, found: list[Span]) -> list[Span]:
+    def _all(self, prepared: Prepared, found: list[Span], kept: Callable[[Span], Iterable[Span]]) -> list[Span]:
         """All values in a text: its findings, and values that were found before or in other texts."""
-        return merge([*found, *self._values.occurrences(prepared, merge(found))])
+        known = [part for span in self._values.occurrences(prepared, merge(found)) for part in kept(span)]
+        return merge([*found, *known])
 
     def _write_all(self, texts: Sequence[str], spans: list[list[Span]]) -> list[tuple[str, list[Placed]]]:
         """Write every text, with the places of its pseudonyms, which are all that the restorer would restore there.
@@ -279,6 +292,10 @@ class PseudonymTable:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a PseudonymTable cannot be copied or pickled: it stays in this process and is wiped")
+
+
+def _whole(span: Span) -> Iterable[Span]:
+    return (span,)
 
 
 def _spans(text: str, findings: Sequence[Finding]) -> list[Span]:

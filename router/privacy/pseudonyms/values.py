@@ -24,6 +24,7 @@ from hybrid_llm.router.privacy.detectors import Prepared
 from hybrid_llm.router.privacy.detectors.text import View, decoded
 from hybrid_llm.router.privacy.pseudonyms.beginnings import Beginnings
 from hybrid_llm.router.privacy.pseudonyms.dates import Date, dates, equivalents
+from hybrid_llm.router.privacy.pseudonyms.kinds import is_naming
 from hybrid_llm.router.privacy.pseudonyms.patterns import Patterns
 from hybrid_llm.router.privacy.pseudonyms.spans import Span
 from hybrid_llm.router.privacy.pseudonyms.spelling import (
@@ -101,13 +102,18 @@ class KnownValues:
         """
         new: dict[str, list[str]] = {}
         for value, kind in values.items():
-            if value not in self._implied and value not in self._exact:
+            if not self._has(value, kind):
                 new.setdefault(kind, []).append(value)
         for kind, some in new.items():
             for at in range(0, len(some), _LEARNED):
                 look()
                 self._learn(some[at : at + _LEARNED], kind)
         self._escaped.difference_update(values)
+
+    def _has(self, value: str, kind: str) -> bool:
+        """Whether *value* is known, and not as a name only while it is of another *kind*."""
+        known = self._exact if value in self._exact else self._implied
+        return value in known and (is_naming(kind) or not is_naming(known[value]))
 
     def _learn(self, values: list[str], kind: str) -> None:
         """Store new *values* of one *kind*; they count as known once all of their forms are stored."""
@@ -122,8 +128,9 @@ class KnownValues:
         if json_forms("".join(values)):
             self._learn_escaped(values, kind)
         exact = [value for value, form in formed if not _is_implied(value, form, is_dialled=is_dialled)]
-        self._exact.add_all(exact, kind)
-        self._implied.add_all(set(values).difference(exact), kind)
+        for patterns, some in ((self._exact, exact), (self._implied, set(values).difference(exact))):
+            for value in patterns.add_all(some, kind):
+                patterns[value] = kind
 
     def _learn_escaped(self, values: list[str], kind: str) -> None:
         escaped = {form for value in values for form in json_forms(value)}
@@ -150,7 +157,8 @@ class KnownValues:
         for form in self._normal.add_all(forms, about):
             known = self._normal[form]
             is_name, is_dialled = known.is_name and about.is_name, known.is_dialled or about.is_dialled
-            self._normal[form] = _Form(known.kind, is_name, is_dialled)
+            kind = about.kind if is_naming(known.kind) else known.kind
+            self._normal[form] = _Form(kind, is_name, is_dialled)
 
     def occurrences(self, prepared: Prepared, found: Sequence[Span] = ()) -> Iterator[Span]:
         """Yield where known values occur in *prepared*; they may overlap, in any order.
