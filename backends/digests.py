@@ -32,6 +32,6 @@ def folder_digest(folder: Path) -> str:
     """
     if (folder / MANIFEST_NAME).is_file():
         return read_manifest(folder).digest
-    names = (path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix not in (".md", ".txt"))
+    names = (path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix != ".md")
     lines = [f"{path.name} {digest_file(path).sha256}" for path in names if path.name not in _ABOUT]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]

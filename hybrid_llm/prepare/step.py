@@ -89,6 +89,9 @@ class Step(Protocol):
 
     makes: ClassVar[Makes]
 
+    # A step that reads what its files name may have `depends(self) -> Mapping[str, str]`: what that is, in words -> a
+    # hash of it. When one of them changes, the step runs again.
+
     def run(self, work: Work) -> Outcome:
         """Do the work, and leave the result in `work.out`.
 

@@ -94,6 +94,9 @@ def _require_publishable(folder: Path, card: Mapping[str, Any], step: Mapping[st
     if card.get("publishable") is False or refusals:
         why = "; ".join(map(str, refusals)) or "its card says so"
         raise ConfigError(f"{folder} may not be published: {why}: improve the model, or change its recipe")
+    if step and not card:
+        text = f"{folder} has a record and no {CARD}, which says whether it may be published: run its recipe again"
+        raise ConfigError(text, path=str(folder))
 
 
 def _metrics(found: Iterable[object]) -> Iterator[tuple[str, float]]:

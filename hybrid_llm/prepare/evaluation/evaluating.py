@@ -20,6 +20,7 @@ from hybrid_llm.prepare.evaluation.stored import StoredAnswers
 from hybrid_llm.prepare.evaluation.subjects.opening import Named, open_subject
 from hybrid_llm.prepare.evaluation.subjects.subject import About, Subject
 from hybrid_llm.prepare.evaluation.suite import Suite
+from hybrid_llm.prepare.recipe.digests import key_of
 
 REPORT_NAME: Final = "report.html"
 ANSWERS_NAME: Final = "answers.jsonl"
@@ -62,7 +63,7 @@ def evaluate(
                     run.ask(subject, _stored(scratch, run, subject), report)
         results = Results(
             suite=suite.name,
-            suite_digest=suite.digest,
+            suite_digest=key_of(suite=suite.digest, **suite.files),
             about=suite.about,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             seed=seed,

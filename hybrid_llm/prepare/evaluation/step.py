@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
+from hybrid_llm.backends.digests import model_digest
 from hybrid_llm.core.fields import File, Flag, ListOf, Number, Text, key
 from hybrid_llm.prepare.evaluation.evaluating import evaluate
 from hybrid_llm.prepare.evaluation.results import Results
 from hybrid_llm.prepare.evaluation.subjects.opening import Named
 from hybrid_llm.prepare.evaluation.suite import Suite, read_suite
+from hybrid_llm.prepare.recipe.digests import digest_path
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
+from hybrid_llm.router.config import load_config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,16 @@ class Evaluate:
         Number(0.0, 1.0), "Evaluate its policy with labels below this probability asked again.", default=None
     )
     keep_answers: bool = key(Flag(), "Leave the answers beside the results; they may be private.", default=False)
+
+    def depends(self) -> Mapping[str, str]:
+        """What the suite reads, and the models and the policy that the configuration names."""
+        found = dict(read_suite(self.suite).files) if self.data is None else {}
+        if self.config is None:
+            return found
+        config = load_config(self.config)
+        policy = self.config.parent / config.policy
+        found["the policy"] = digest_path(policy) if policy.is_file() else config.policy
+        return {**found, **{f"the model of `{spec.name}`": model_digest(spec) for spec in config.backends}}
 
     def run(self, work: Work) -> Outcome:
         """Evaluate; the metrics are those of the last subject, before them those of the first."""

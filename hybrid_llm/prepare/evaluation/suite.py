@@ -12,7 +12,9 @@ from hybrid_llm.core.errors import ConfigError, PolicyError
 from hybrid_llm.core.fields import VERSION, Found, ListOf, MapOf, Text, Variants, key, table
 from hybrid_llm.policies.reader.fields import parse_document, read_text
 from hybrid_llm.policies.reader.schemas import Json, json_schema
+from hybrid_llm.prepare.data.folder import DATA_NAME
 from hybrid_llm.prepare.evaluation.tasks.kinds import KINDS, task_table
+from hybrid_llm.prepare.recipe.digests import digest_path
 
 if TYPE_CHECKING:
     from hybrid_llm.prepare.evaluation.tasks.task import Task
@@ -37,7 +39,17 @@ class Suite:
         hint="each task has a name, a kind and data",
     )
     digest: str = field(default="", compare=False)
-    """Of the file, and of the data of its tasks."""
+    """Of the file alone."""
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """What its tasks read, in words -> its hash; ConfigError if it cannot be read."""
+        paths: dict[str, Path] = {}
+        for name, task in self.tasks.items():
+            paths[f"the data of `{name}`"] = task.data.parent if task.data.name == DATA_NAME else task.data
+            if schema := getattr(task, "schema", None):
+                paths[f"the schema of `{name}`"] = schema
+        return {what: digest_path(path) for what, path in paths.items()}
 
 
 def _suite(found: Found) -> Suite:

@@ -38,6 +38,8 @@ def run_step(step: RecipeStep, out: Path, *, force: bool = False, progress: Prog
     if record is not None:
         why = difference(record, job) or tampered(record, out)
     if record is not None and not why and not force:
+        with disk_errors(out.absolute().parent, ELSEWHERE):
+            write_cards(Recipe(name=step.name, steps={step.name: step}), out.parent)  # a kill may have left none
         return StepResult(name=step.name, kind=step.kind, why=UP_TO_DATE, record=record)
     if out.exists() and not force:
         message = f"{out} is there already, and is not what this makes{f' ({why})' if record else ''}"

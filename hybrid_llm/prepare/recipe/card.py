@@ -104,14 +104,13 @@ def _is_listed(folder: Path, name: str) -> bool:
 def _card(recipe: Recipe, out: Path, name: str, records: Mapping[str, StepRecord]) -> Card:
     before = ancestors(recipe, name)
     steps = [record for step, record in records.items() if step in before or step == name]
-    reports = [
-        record
-        for step, record in records.items()
-        if record.makes is Makes.REPORT and name in parents(recipe.steps[step], recipe.steps)
-    ]
     older = {text: _older_card(recipe.folder / text) for text in _paths(recipe, (*before, name))}
     licences = {**_licences(steps, out, older), **({recipe.name: recipe.licence} if recipe.licence else {})}
-    refusals = [str(breach) for record in (*steps, *reports) for breach in record.breaches]
+    reports = {step: record for step, record in records.items() if record.makes is Makes.REPORT}
+    about = {step: parents(recipe.steps[step], recipe.steps) for step in reports}
+    line = {name, *(step for step in before if step in records and records[step].makes is Makes.MODEL)}
+    judged = [record for step, record in reports.items() if line.intersection(about[step])]
+    refusals = [str(breach) for record in (*steps, *judged) for breach in record.breaches]
     refusals += [f"{text}: {why}" for text, card in older.items() for why in card.get("refusals", ())]
     return Card(
         name=f"{recipe.name}/{name}" if recipe.name != name else name,
@@ -122,7 +121,7 @@ def _card(recipe: Recipe, out: Path, name: str, records: Mapping[str, StepRecord
         publishable=not refusals,
         refusals=refusals,
         lineage=[*(one for card in older.values() for one in card.get("lineage", ())), *map(_entry, steps)],
-        evaluations={record.step: record.metrics for record in reports},
+        evaluations={step: record.metrics for step, record in reports.items() if name in about[step]},
         sections=_sections(steps, older.values()),
         libraries={name: version for record in steps for name, version in record.libraries.items()},
         **_total(steps, older.values()),
@@ -152,8 +151,12 @@ def _licences(steps: Sequence[StepRecord], out: Path, older: Mapping[str, Mappin
     told = {text for record in steps if stated[record.step] not in (None, UNKNOWN) for text in record.inputs}
     told -= {text for record in steps if stated[record.step] in (None, UNKNOWN) for text in record.inputs}
     brought = ((text, *one) for text, card in older.items() for one in card.get("licences", {}).items())
-    found = {name: licence for text, name, licence in brought if licence != UNKNOWN or text not in told}
-    return found | {name: licence for name, licence in stated.items() if licence is not None}
+    named = [(name, licence) for text, name, licence in brought if licence != UNKNOWN or text not in told]
+    named += [(name, licence) for name, licence in stated.items() if licence is not None]
+    found: dict[str, str] = {}
+    for name, licence in named:  # what other recipes name may have the names of steps here
+        found[name] = combined([found[name], licence]) if name in found else licence
+    return found
 
 
 def _stated(record: StepRecord, out: Path) -> str | None:

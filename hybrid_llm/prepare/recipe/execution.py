@@ -81,7 +81,8 @@ class Job:
 
         options = digest_options(self.step.options, digest)
         parts = {f"`{name}`": key_of(value=value) for name, value in options.items()}
-        return {**parts, "the seed": str(self.seed), "the version of its kind": str(self.version)}
+        depends = getattr(self.step.step, "depends", dict)
+        return {**parts, **depends(), "the seed": str(self.seed), "the version of its kind": str(self.version)}
 
     @property
     def version(self) -> int:

@@ -96,9 +96,11 @@ def run_recipe(
     """
     chosen, run = _chosen(recipe, only, force), _Run(recipe, out, frozenset(force))
     with disk_errors(out.parent, ELSEWHERE), _alone(out):
-        done = tuple(run.finish(name, report) for name in chosen)
-        write_cards(recipe, out)
-    return done
+        done = list[StepResult]()
+        for name in chosen:
+            done.append(run.finish(name, report))
+            write_cards(recipe, out)  # at once: what a later step or a kill ends must not lack its refusals
+    return tuple(done)
 
 
 class _Run:

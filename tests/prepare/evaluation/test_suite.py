@@ -18,6 +18,8 @@ from hybrid_llm.prepare.evaluation.running import TaskRun
 from hybrid_llm.prepare.evaluation.stored import StoredAnswers
 from hybrid_llm.prepare.evaluation.suite import read_suite
 from hybrid_llm.prepare.evaluation.template import Template
+from hybrid_llm.prepare.recipe.document import read_recipe
+from hybrid_llm.prepare.recipe.runner import UP_TO_DATE, plan_recipe, run_recipe
 from tests.prepare.evaluation.fakes import Table, answered
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "evaluation" / "suite.yaml"
@@ -218,3 +220,47 @@ def test_the_page_is_self_contained_and_quotes_names(results):
     assert "&lt;good&gt;" in made
     for word in ("http:", "https:", "<script", "src=", "url(", "@import"):
         assert word not in made
+
+
+def test_a_step_is_not_up_to_date_once_what_the_suite_names_has_changed(tmp_path):
+    """The figures of other items, another schema or another policy are no figures of these."""
+    for name, text in (
+        ("items.jsonl", '{"question": "a", "answer": "b"}\n'),
+        ("schema.json", "{}"),
+        ("policy.yaml", "version: 1\nname: alone\n"),
+        ("hybrid.yaml", "version: 1\nbackends: {edge: {kind: onnx}}\npolicy: policy.yaml\n"),
+        (
+            "suite.yaml",
+            "version: 1\nname: s\ntasks:\n  t: {kind: generate, data: items.jsonl, prompt: '{question}', "
+            "reference: answer, max_tokens: 1, schema: schema.json}\n",
+        ),
+        (
+            "recipe.yaml",
+            "version: 1\nname: r\nsteps:\n"
+            "  report: {kind: evaluate, suite: suite.yaml, config: hybrid.yaml, backends: [edge]}\n",
+        ),
+    ):
+        (tmp_path / name).write_text(text)
+
+    def run():
+        recipe = read_recipe(tmp_path / "recipe.yaml")
+        run_recipe(recipe, tmp_path / "out")
+        return read_results(tmp_path / "out" / "report" / "results.json").suite_digest
+
+    def why():
+        return plan_recipe(read_recipe(tmp_path / "recipe.yaml"), tmp_path / "out")[0].why
+
+    first = run()
+    assert why() == UP_TO_DATE
+    for name, text, changed in (
+        ("items.jsonl", '{"question": "a", "answer": "c"}\n', "the data of `t` has changed"),
+        ("schema.json", '{"type": "object"}', "the schema of `t` has changed"),
+        ("policy.yaml", "version: 1\nname: other\n", "the policy has changed"),
+    ):
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text)
+        assert why() == changed
+        (tmp_path / name).write_text(before)
+    assert why() == UP_TO_DATE
+    (tmp_path / "items.jsonl").write_text('{"question": "a", "answer": "c"}\n')
+    assert run() != first

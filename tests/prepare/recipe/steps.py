@@ -74,7 +74,8 @@ def _content(path: Path) -> str:
     if path.is_file():
         return path.read_text()
     mixed = path / "deep" / "mix.txt"
-    return (mixed if mixed.is_file() else path / "train.jsonl").read_text()
+    made = mixed if mixed.is_file() else path / "train.jsonl"
+    return made.read_text() if made.is_file() else path.name
 
 
 def register() -> None:

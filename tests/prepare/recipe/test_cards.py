@@ -8,6 +8,7 @@ import yaml
 from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.backends.edge.folder import verify_manifest
 from hybrid_llm.prepare.recipe.document import read_recipe
+from hybrid_llm.prepare.recipe.execution import StepFailed
 from hybrid_llm.prepare.recipe.licences import combined, hub_identifier
 from hybrid_llm.prepare.recipe.runner import run_recipe
 
@@ -51,6 +52,36 @@ def test_a_report_that_misses_a_floor_makes_its_model_unpublishable_and_no_other
     found = {name: card_of(tmp_path / "out", name)["publishable"] for name in ("a", "b", "other")}
     assert found == {"a": True, "b": False, "other": True}
     assert "**Not to be published**: step `report`: score is 0.75" in (tmp_path / "out" / "b" / "README.md").read_text()
+
+
+def test_a_report_that_misses_a_floor_holds_for_what_is_made_of_its_model_too(recipe_file, tmp_path):
+    """A converted model is not better than the one that it was converted from."""
+    lines = [*LINES[:-1], "report: {kind: judge, models: [b], floors: {score: 2}}", "small: {kind: mix, models: [b]}"]
+    run_recipe(read_recipe(recipe_file(*lines)), tmp_path / "out")
+    found = {name: card_of(tmp_path / "out", name)["publishable"] for name in ("a", "small", "other")}
+    assert found == {"a": True, "small": False, "other": True}
+
+
+def test_a_run_that_ends_early_leaves_no_model_without_its_refusals(recipe_file, tmp_path):
+    lines = ["a: {kind: mix, floors: {score: 2}}", "b: {kind: mix, models: [a]}"]
+    with pytest.raises(StepFailed):
+        run_recipe(read_recipe(recipe_file(*lines, "c: {kind: mix, models: [b], fail: value}")), tmp_path / "out")
+    assert [card_of(tmp_path / "out", name)["publishable"] for name in "ab"] == [False, False]
+
+
+def test_a_licence_does_not_vanish_behind_another_of_the_same_name(recipe_file, tmp_path):
+    """Of two recipes whose steps have the same names."""
+    for folder, licence in (("first", "CC-BY-NC-4.0"), ("second", "MIT")):
+        head = f"version: 1\nname: {folder}\n"
+        fetch = f"base: {{kind: fetch, source: '{EMBEDDED}', licence: {licence}}}"
+        run_recipe(read_recipe(recipe_file(fetch, head=head)), tmp_path / folder)
+    for number, models in enumerate(
+        ("./first/base, base", "./first/base, ./second/base", "./second/base, ./first/base")
+    ):
+        base = f"base: {{kind: fetch, source: '{EMBEDDED}', licence: MIT}}"
+        recipe = read_recipe(recipe_file(base, f"made: {{kind: mix, models: [{models}], text: '{number}'}}"))
+        run_recipe(recipe, tmp_path / "out")
+        assert card_of(tmp_path / "out", "made")["licence"] == "CC-BY-NC-4.0"
 
 
 def test_the_lineage_goes_on_through_the_card_of_what_another_recipe_made(recipe_file, tmp_path):

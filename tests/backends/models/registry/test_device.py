@@ -128,4 +128,8 @@ def test_a_folder_whose_recipe_failed_is_not_published(registry, model):
     (model / "card.json").write_text('{"publishable": false, "refusals": ["accuracy is 0.5, under its floor of 0.7"]}')
     with pytest.raises(ConfigError, match="under its floor"):
         publish(registry, model, "m")
+    (model / "card.json").unlink()  # as a kill between both files leaves it
+    (model / "step.json").write_text('{"metrics": {"accuracy": 0.5}, "breaches": []}')
+    with pytest.raises(ConfigError, match="run its recipe again"):
+        publish(registry, model, "m")
     assert registry.names() == ()
