@@ -71,7 +71,7 @@ def evaluate(
             tasks={run.task.name: run.result() for run in runs},
         )
         if keep_answers:
-            _write(out / ANSWERS_NAME, "".join(_answer_lines(runs)))
+            _write(out / ANSWERS_NAME, "".join(_answer_lines(runs)), mode=0o600)
         _write(out / REPORT_NAME, page(results))
         _write(out / RESULTS_NAME, results.to_json())
     return results
@@ -99,7 +99,9 @@ def _answer_lines(runs: Sequence[TaskRun]) -> Iterator[str]:
                 yield json.dumps(plain, ensure_ascii=False) + "\n"
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, mode: int = 0o666) -> None:
     scratch = path.with_name(f".{path.name}.new")
+    scratch.unlink(missing_ok=True)
+    scratch.touch(mode)
     scratch.write_text(text, encoding="utf-8")
     os.replace(scratch, path)

@@ -14,7 +14,7 @@ class StoredAnswers:
 
     def __init__(self, folder: Path, *identity: str) -> None:
         """*identity* is all that the answers depend on beside the item."""
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = folder / f"{sha256(json.dumps(identity).encode()).hexdigest()[:24]}.jsonl"
         self._known = dict(self._read())
 

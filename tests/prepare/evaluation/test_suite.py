@@ -237,7 +237,8 @@ def test_a_step_is_not_up_to_date_once_what_the_suite_names_has_changed(tmp_path
         (
             "recipe.yaml",
             "version: 1\nname: r\nsteps:\n"
-            "  report: {kind: evaluate, suite: suite.yaml, config: hybrid.yaml, backends: [edge]}\n",
+            "  report: {kind: evaluate, suite: suite.yaml, config: hybrid.yaml, backends: [edge], "
+            "keep_answers: true}\n",
         ),
     ):
         (tmp_path / name).write_text(text)
@@ -245,6 +246,7 @@ def test_a_step_is_not_up_to_date_once_what_the_suite_names_has_changed(tmp_path
     def run():
         recipe = read_recipe(tmp_path / "recipe.yaml")
         run_recipe(recipe, tmp_path / "out")
+        assert (tmp_path / "out" / "report" / "answers.jsonl").stat().st_mode & 0o077 == 0  # they may be private
         return read_results(tmp_path / "out" / "report" / "results.json").suite_digest
 
     def why():
