@@ -23,7 +23,8 @@ def model_page(card: Mapping[str, Any], folder: Path) -> str:
     import yaml
 
     head = yaml.safe_dump(_metadata(card, folder), sort_keys=False, allow_unicode=True)
-    return f"---\n{head}---\n\n" + "\n".join(_body(card)) + "\n"
+    body = "\n".join(_body(card)).replace("<", "&lt;")  # labels and licences are the words of others: no HTML
+    return f"---\n{head}---\n\n{body}\n"
 
 
 def _metadata(card: Mapping[str, Any], folder: Path) -> dict[str, Any]:

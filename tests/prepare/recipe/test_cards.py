@@ -138,3 +138,9 @@ def test_the_most_restrictive_licence_is_stated_or_that_none_is_known(licences, 
 def test_licences_that_the_hub_lists_have_its_identifier():
     found = [hub_identifier(one) for one in ("Apache-2.0", "GPL-3.0-or-later", "Acme-1.0", "unknown")]
     assert found == ["apache-2.0", "gpl-3.0", "other", "unknown"]
+
+
+def test_what_others_wrote_is_no_html_in_the_page(recipe_file, tmp_path):
+    head = "version: 1\nname: demo\nabout: <script>alert(1)</script>\n"
+    run_recipe(read_recipe(recipe_file("a: {kind: mix, text: '<img src=x>'}", head=head)), tmp_path / "out")
+    assert "<" not in (tmp_path / "out" / "a" / "README.md").read_text()
