@@ -118,8 +118,8 @@ class Structured:
     def named(self, finding: Finding) -> Iterator[Finding]:
         """What of *finding*, a name, lies in words: in strings of JSON, and around JSON."""
         for start, end in _within(self._words, finding.start, finding.end):
-            value = self.text[start:end]
-            if value.strip() not in _LITERALS and any(map(str.isalnum, value)):
+            value, is_whole = self.text[start:end], (start, end) == (finding.start, finding.end)
+            if value.strip() not in _LITERALS and (is_whole or any(map(str.isalnum, value))):
                 yield Finding(kind=finding.kind, start=start, end=end)
 
     def kept(self, span: Span) -> Iterator[Span]:

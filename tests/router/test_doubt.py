@@ -435,7 +435,7 @@ def test_a_request_that_is_over_before_its_scan_is_not_scanned():
 def test_the_texts_of_a_tool_are_looked_at_twice():
     class Late(Names):
         def find(self, text: str) -> Iterator[Finding]:
-            return iter([Finding(kind="names", start=0, end=1)] if text == '{"title": "last"}' else [])
+            return iter([Finding(kind="names", start=11, end=15)] if text == '{"title": "last"}' else [])
 
     class Second(Late):
         seen = 0
