@@ -86,9 +86,11 @@ def _publish_options(parser: argparse.ArgumentParser) -> None:
 
 def _publish(args: argparse.Namespace) -> int:
     from hybrid_llm.backends.models.registry import publish
+    from hybrid_llm.backends.models.registry.describe import model_files
     from hybrid_llm.backends.models.registry.records import check_model
 
     check_model(args.name)
+    next(model_files(args.folder))  # before a registry is begun
     registry = open_registry(args, create=True)
     with Progress(f"publishing {args.name}", stream=sys.stderr) as progress:
         done = publish(registry, args.folder, args.name, report=progress.step)
@@ -259,7 +261,8 @@ def _history(args: argparse.Namespace) -> int:
 
 def _history_lines(moves: list[AliasEntry]) -> Iterator[str]:
     for entry in moves:
-        yield f"{entry.number:>4}  {entry.moved}  {entry.version}"
+        share = "" if entry.share == 1.0 else f"  {entry.share * 100:.4g} % of the devices"
+        yield f"{entry.number:>4}  {entry.moved}  {entry.version}{share}"
 
 
 HISTORY: Final = Command(

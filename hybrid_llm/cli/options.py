@@ -103,7 +103,19 @@ def _help(key: Key) -> str:
 def _shown(key: Key) -> str:
     if isinstance(key.kind, Choice):
         return next((word for word, value in key.kind.values.items() if value == key.default), str(key.default))
-    return str(key.default)
+    if isinstance(key.kind, Flag):
+        return "yes" if key.default else "no"
+    return _written(key.default)
+
+
+def _written(value: object) -> str:
+    """*value* as it is given on the command line."""
+    match value:
+        case dict():
+            return " ".join(f"{name}={_written(one)}" for name, one in value.items())
+        case tuple() | list():
+            return " ".join(f'"{one}"' if " " in str(one) else _written(one) for one in value)
+    return str(value)
 
 
 def given_values(options: Iterable[Option], args: argparse.Namespace, faults: KeyFaults) -> Mapping:

@@ -14,7 +14,7 @@ from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_json, ta
 from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.prepare.recipe.document import Recipe, read_recipe, recipe_schema
 from hybrid_llm.prepare.recipe.record import BelowFloor
-from hybrid_llm.prepare.recipe.runner import StepResult, plan_recipe, run_recipe
+from hybrid_llm.prepare.recipe.runner import NO_RESULT, StepResult, plan_recipe, run_recipe
 
 _COUNT: Final = re.compile(r"[ ,(]*\d")
 _FIGURES: Final = 4
@@ -92,7 +92,7 @@ def _row(result: StepResult) -> tuple[str, ...]:
     record = result.record
     if record is None:
         return result.name, result.kind, f"to run: {result.why}", "", ""
-    state = f"done: {result.why}" if result.is_due else result.why
+    state = result.why if not result.is_due else "done" if result.why in ("", NO_RESULT) else f"done: {result.why}"
     return result.name, result.kind, state, f"{record.cost.seconds:,.1f}", figures(record.metrics, record.before)
 
 

@@ -93,3 +93,23 @@ def test_an_index_answers_as_the_registry(here, capsys):
         answers.append(json.loads(capsys.readouterr().out))
     assert answers[0] == answers[1]
     assert len(answers[0]) == 1
+
+
+def test_data_and_a_missing_folder_are_not_published_and_begin_no_registry(here, capsys):
+    assert run("publish", "egde", "--name", "edge") == Exit.CONFIG
+    assert not (here / "registry").exists()
+    (here / "reviews").mkdir()
+    (here / "reviews" / "data.json").write_text("{}")
+    (here / "reviews" / "train.jsonl").write_text("{}")
+    assert run("publish", "reviews", "--name", "reviews") == Exit.CONFIG
+    assert "holds data" in capsys.readouterr().err
+
+
+def test_the_history_tells_the_share_of_a_roll_out(here, capsys):
+    assert run("publish", "edge", "--name", "edge", "--alias", "prod") == Exit.OK
+    (here / "edge" / "NOTES.md").write_text("second")
+    assert run("publish", "edge", "--name", "edge", "--alias", "canary") == Exit.OK
+    assert run("promote", "edge@canary", "prod", "--share", "5%") == Exit.OK
+    capsys.readouterr()
+    assert run("history", "edge", "prod") == Exit.OK
+    assert capsys.readouterr().out.splitlines()[-1].endswith("5 % of the devices")

@@ -46,6 +46,12 @@ NOT_RUN = {
     "hybrid-llm models evaluate models/mine --lm-eval arc_easy,hellaswag --limit 100": "downloads the tasks' data",
     "python -m hybrid_llm.integrations.lm_eval --model hybrid-llm --model_args"
     " subject=hybrid.yaml:edge,privacy=phi --tasks my_task --include_path tasks": "tests/prepare/evaluation",
+    "hybrid-llm models card models/sentiment/small": "needs that model; tests/prepare runs the recipe",
+    'hybrid-llm models explain models/sentiment/tuned "A warm, funny film." --out why': "needs that model",
+    "hybrid-llm models sign models/sentiment/small --key certs/release.key --cert certs/release.pem": "needs it",
+    "hybrid-llm models publish models/sentiment/small --name sentiment --to registry --alias prod": "needs that model",
+    "hybrid-llm models pull sentiment@prod --registry registry --into models/pulled --ca certs/ca.pem": "needs it",
+    'hybrid-llm task classify "A warm, funny film." --labels negative,positive --config hybrid.yaml': "needs it",
     "hf download Qwen/Qwen2.5-0.5B-Instruct --local-dir qwen-hf": "a download of 1 GB",
     "hf download Qwen/Qwen2.5-3B-Instruct --local-dir qwen-3b": "a download of 6 GB",
     "hybrid-llm models add smollm2-135m": "a download of 93 MB; tests/e2e/test_real_model.py adds it",

@@ -15,6 +15,7 @@ from hybrid_llm.backends.signing.statement import SIGNATURE
 from hybrid_llm.core.errors import ConfigError
 
 CARD: Final = "card.json"
+_DATA: Final = "data.json"
 """What a recipe writes of a model: licence, lineage, evaluations, and whether it may be published."""
 RECORD: Final = "step.json"
 """What a step of a recipe writes of its result, with its metrics."""
@@ -74,10 +75,13 @@ def _about(folder: Path, paths: Mapping[str, Path]) -> About:
     """What the files say: the card and the record of a recipe, the manifest of the device, and the configuration.
 
     Raises:
-        ConfigError: the recipe says that the model may not be published.
+        ConfigError: it is a data folder, or the recipe says that the model may not be published.
     """
     card, step = _json(folder / CARD), _json(folder / RECORD)
     _require_publishable(folder, card, step)
+    if _DATA in paths and not paths.keys() & {"manifest.json", "config.json", "adapter_config.json"}:
+        message = f"{folder} holds data, which is not published with models: name the folder of a model"
+        raise ConfigError(message, path=str(folder))
     device, config, adapter = (_json(folder / name) for name in ("manifest.json", "config.json", "adapter_config.json"))
     return About(
         kind=_kind(paths),

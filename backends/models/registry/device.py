@@ -96,7 +96,7 @@ class DeviceModel:
     def activate(self, short: str, *, before: str = "") -> None:
         """Let the name mean this version from now on, in one step. Others are deleted but the one in use *before*.
 
-        The first model of a store becomes its default.
+        The first generator of a store becomes its default; an encoder writes no text.
 
         Args:
             short: the version.
@@ -119,7 +119,7 @@ class DeviceModel:
                 raise ConfigError(f"this system allows no links ({error.strerror}): pull with --into") from None
             new.replace(self.store.root / self.name)
             self._prune()
-        if not self.store.default:
+        if not self.store.default and (self.folder(short) / "genai_config.json").is_file():
             use(self.store, self.name)
 
     @property

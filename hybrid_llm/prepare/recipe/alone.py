@@ -14,7 +14,7 @@ from hybrid_llm.prepare.recipe.card import write_cards
 from hybrid_llm.prepare.recipe.document import Recipe, RecipeStep
 from hybrid_llm.prepare.recipe.execution import ELSEWHERE, execute
 from hybrid_llm.prepare.recipe.record import StepRecord
-from hybrid_llm.prepare.recipe.runner import UP_TO_DATE, StepResult, difference, job_of, tampered
+from hybrid_llm.prepare.recipe.runner import NO_RESULT, UP_TO_DATE, StepResult, difference, job_of, tampered
 from hybrid_llm.prepare.step import Progress
 
 
@@ -34,7 +34,7 @@ def run_step(step: RecipeStep, out: Path, *, force: bool = False, progress: Prog
     """
     job = job_of(step, {one.input: Path(one.input.text) for one in step.readings})
     record = StepRecord.read(out)
-    why = "it has no result yet"
+    why = NO_RESULT
     if record is not None:
         why = difference(record, job) or tampered(record, out)
     if record is not None and not why and not force:

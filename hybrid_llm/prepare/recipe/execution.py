@@ -28,7 +28,13 @@ from hybrid_llm.prepare.recipe.record import StepRecord, breaches
 from hybrid_llm.prepare.step import Input, Outcome, Progress, Work
 
 ELSEWHERE: Final = "or choose another folder with --out"
-_OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
+_OFFLINE: Final = (
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "HF_HUB_DISABLE_TELEMETRY",
+    "HF_HUB_DISABLE_PROGRESS_BARS",  # the bars of transformers too: ours is the one that is shown
+)
 _FULL: Final = (os.strerror(errno.ENOSPC), os.strerror(errno.EFBIG), os.strerror(errno.EDQUOT))
 _LIBRARIES: Final = (
     "accelerate",

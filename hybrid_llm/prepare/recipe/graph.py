@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -67,8 +68,22 @@ def _check(reading: Reading, step: RecipeStep, steps: Mapping[str, RecipeStep], 
         hint = f"write a step `base: {{kind: fetch, source: '{text}'}}`, and name that"
         _reject(step, f"`{text}` is on a network, from which only a step of kind fetch reads", hint, at=reading.key)
     elif not (folder / text).exists():
-        hint = did_you_mean(text, set(steps) - {step.name})
-        _reject(step, f"`{text}` is neither a step of this recipe nor a path that exists", hint, at=reading.key)
+        _reject_unknown(text, step, set(steps) - {step.name}, folder, at=reading.key)
+
+
+def _reject_unknown(text: str, step: RecipeStep, others: Collection[str], folder: Path, at: str) -> None:
+    """Report a name that is nothing; a step that is a command of its own has no *others*."""
+    if others:
+        message, known = f"`{text}` is neither a step of this recipe nor a path that exists", others
+    else:
+        message, known = f"there is no file or folder `{text}`", _beside(folder / text)
+    _reject(step, message, did_you_mean(text, known) if known else "", at=at)
+
+
+def _beside(path: Path) -> Collection[str]:
+    """What the name of *path*, which does not exist, may have meant: the nearest name in its folder."""
+    names = [one.name for one in path.parent.iterdir()] if path.parent.is_dir() else []
+    return [str(Path(path.parent, near)) for near in get_close_matches(path.name, names, n=1)]
 
 
 def _reject(step: RecipeStep, message: str, hint: str = "", at: str = "") -> None:

@@ -125,7 +125,7 @@ def _section(step: str, value: Any) -> Iterator[str]:
     if not isinstance(value, Mapping):
         yield f"- `{step}`: {_shown(value)}"
         return
-    listed = ", ".join(f"{name} {_shown(item)}" for name, item in value.items())
+    listed = ", ".join(f"{name} {_shown(item)}" for name, item in value.items() if item not in (None, "", [], {}))
     yield f"- `{step}`: {listed}"
 
 
@@ -150,4 +150,8 @@ def _shown(value: object) -> str:
             return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
         case int():
             return f"{value:,}"
+        case Mapping():
+            return f"({', '.join(f'{name} {_shown(item)}' for name, item in value.items())})"
+        case list() | tuple():
+            return f"({', '.join(map(_shown, value))})" if value else "none"
     return json.dumps(value, ensure_ascii=False)

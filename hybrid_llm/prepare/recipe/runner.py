@@ -29,6 +29,7 @@ from hybrid_llm.prepare.step import Input
 _STAGING: Final = ".staging"
 _SCRATCH: Final = ".scratch"
 UP_TO_DATE: Final = "up to date"
+NO_RESULT: Final = "it has no result yet"
 
 Report = Callable[[str, str, float], None]
 """Called with a step, what it is doing, and the share of it that is done."""
@@ -117,7 +118,7 @@ class _Run:
         folder = self._out / name
         record = StepRecord.read(folder)
         if record is None:
-            return "it has no result yet" if not folder.exists() else "its record cannot be read", None
+            return NO_RESULT if not folder.exists() else "its record cannot be read", None
         why = difference(record, self._job(name)) or tampered(record, folder)
         return (why, None) if why else (UP_TO_DATE, record)
 

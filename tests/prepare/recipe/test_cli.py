@@ -41,3 +41,31 @@ def test_a_wrong_recipe_ends_with_its_line_and_no_trace(recipe_file, capsys):
 def test_a_folder_that_no_recipe_made_has_no_card(tmp_path, capsys):
     assert main(["models", "card", str(tmp_path)]) == 3
     assert "was not made by a recipe" in capsys.readouterr().err
+
+
+def test_a_command_that_misspells_what_it_reads_names_the_folder_that_was_meant(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reviews").mkdir()
+    assert main(["models", "prepare-data", "--sources", "revews", "--out", "out"]) == 2
+    shown = capsys.readouterr().err
+    assert "there is no file or folder `revews`" in shown
+    assert "did you mean `reviews`?" in shown
+    assert main(["models", "prepare-data", "--sources", "nowhere/data", "--out", "out"]) == 2
+    assert "hint" not in capsys.readouterr().err
+
+
+def test_the_help_of_a_step_shows_defaults_as_they_are_written(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["models", "prepare-data", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "default: train=0.9 validation=0.05 test=0.05" in shown
+    assert "(default: yes)" in shown
+
+
+def test_the_overview_lists_steps_in_the_order_of_the_work(capsys):
+    main(["models", "--help"])
+    names = [
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ") and line[4] != " "
+    ]
+    work = ["fetch", "prepare-data", "tune", "quantise", "evaluate", "sign", "publish", "pull", "promote", "rollback"]
+    assert [name for name in names if name in work] == work

@@ -51,7 +51,7 @@ def test_options_are_read_as_in_a_recipe_and_leave_what_a_recipe_leaves(run, tmp
     ("words", "message"),
     [
         (["--score", "warm"], "--score: `warm` is not a number of at least 0"),
-        (["--models", "nowhere"], "--models: `nowhere` is neither a step of this recipe nor a path that exists"),
+        (["--models", "nowhere"], "--models: there is no file or folder `nowhere`"),
         (["--fail", "vale"], r"--fail: `vale` is not .*did you mean `value`\?"),
         (["--floors", "score"], "--floors: `score` is not NAME=VALUE"),
         (["--floors", "score=high"], "--floors: `high` is not a number"),

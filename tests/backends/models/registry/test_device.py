@@ -133,3 +133,15 @@ def test_a_folder_whose_recipe_failed_is_not_published(registry, model):
     with pytest.raises(ConfigError, match="run its recipe again"):
         publish(registry, model, "m")
     assert registry.names() == ()
+
+
+def test_an_encoder_that_is_pulled_does_not_become_the_model_that_writes(registry, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(embedded_model(), folder)
+    (folder / "genai_config.json").unlink()
+    version = publish(registry, folder, "sentiment").version
+    device = DeviceModel(ModelStore(tmp_path / "store"), "sentiment")
+    device.pull(registry, version)
+    device.activate(version.short)
+    assert device.current == version.short
+    assert not device.store.default
