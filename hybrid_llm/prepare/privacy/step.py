@@ -107,13 +107,13 @@ class TunePrivate:
             checkpoint_every=self.every,
         )
         held_out = examples(data, "validation", subject.encoding) if data.card.splits.get("validation") else []
-        before = subject.metrics(held_out)
+        before, weights = subject.metrics(held_out), subject.weights  # a merged adapter trains nothing
         tune(subject.model, self._clipped(subject, found), found, plan, self._draws(work), work.scratch, work.progress)
         after = subject.metrics(held_out)
         subject.save(work.out, merge=self.merge)
         card = {
             "privacy": self._privacy(schedule, multiplier, bound),
-            "training": {"learning_rate": self.learning_rate, "optimizer": "AdamW", "trained_weights": subject.weights},
+            "training": {"learning_rate": self.learning_rate, "optimizer": "AdamW", "trained_weights": weights},
         }
         return Outcome(metrics={**after, "epsilon": bound.epsilon, "delta": schedule.delta}, before=before, card=card)
 

@@ -79,6 +79,7 @@ def test_a_decoder_is_tuned_whole_or_by_lora(method: str, tmp_path: Path) -> Non
     step = replace(STEP, method=method, batch=40, epochs=4, clipping="ghost" if method == "lora" else "per-sample")
     outcome = run(step, tiny.decoder(tmp_path / "model"), data.path, tmp_path)
     assert outcome.metrics["loss"] < outcome.before["loss"]
+    assert outcome.card["training"]["trained_weights"] > 0
     assert HubFolder.open(tmp_path / "out").kind is ModelKind.CAUSAL
 
 
