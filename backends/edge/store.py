@@ -47,8 +47,13 @@ def default_model() -> Path:
 
 def named_models() -> Mapping[str, Path | None]:
     """The names that stand for a model folder: `embedded`, those of the added models, and `default`, which has None."""
+    return {EMBEDDED: embedded_model(), DEFAULT: None, **stored_models()}
+
+
+def stored_models() -> Mapping[str, Path]:
+    """The names of the models of the store, each with its folder."""
     store = ModelStore()
-    return {EMBEDDED: embedded_model(), DEFAULT: None, **{name: store.folder(name) for name in store.names()}}
+    return {name: store.folder(name) for name in store.names()}
 
 
 def check_name(name: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
+from hybrid_llm.backends.edge.store import stored_models
 from hybrid_llm.backends.encoder.classifiers import kinds_by_label
 from hybrid_llm.backends.encoder.files import (
     ONNX,
@@ -42,7 +43,8 @@ class EncoderConfig:
 
     name: str = "encoder"
     model: Path = key(
-        File("the path of a model folder"), "The folder with `model.onnx`, `tokenizer.json` and `config.json`."
+        File("the name of a model of the store, or the path of a model folder", names=stored_models),
+        "The folder with `model.onnx`, `tokenizer.json` and `config.json`, or the name under which a model was pulled.",
     )
     labels: Mapping[str, str] = key(
         MapOf(Text("a label that requests use")),
@@ -71,6 +73,10 @@ class EncoderConfig:
         """The digests of the model's files and the number of threads; None if they cannot be read."""
         files = fingerprint_of(self.model, self.graph)
         return None if files is None else f"{files}\nthreads {self.threads}"
+
+    def with_model(self, folder: Path, *, loaded: bool) -> Self:
+        """The same with the model in *folder*, which is loaded at once where *loaded* says so."""
+        return replace(self, model=folder, load="eager" if loaded else self.load)
 
     def open_encoder(self) -> Encoder:
         """Load the model; ConfigError if its files are unusable."""

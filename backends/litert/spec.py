@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from hybrid_llm.backends.edge.store import stored_models
 from hybrid_llm.backends.encoder.files import LITERT, ModelFiles
 from hybrid_llm.backends.encoder.spec import EncoderConfig
 from hybrid_llm.core.fields import File, key
@@ -23,7 +24,8 @@ class LiteRTConfig(EncoderConfig):
 
     name: str = "litert"
     model: Path = key(
-        File("the path of a model folder"), "The folder with `model.tflite`, `tokenizer.json` and `config.json`."
+        File("the name of a model of the store, or the path of a model folder", names=stored_models),
+        "The folder with `model.tflite`, `tokenizer.json` and `config.json`, or the name that it was pulled under.",
     )
 
     def open_encoder(self) -> Encoder:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from hybrid_llm.backends.edge import EdgeConfig, embedded_model
 from hybrid_llm.backends.following.keys import FollowSpec, TrialSpec
 from hybrid_llm.backends.following.spec import FollowingSpec
-from hybrid_llm.backends.models.registry import pull
+from hybrid_llm.backends.models.encoders import convert_encoder
+from hybrid_llm.backends.models.registry import publish, pull
 from hybrid_llm.errors import (
     BackendUnavailable,
     ConfigError,
@@ -26,6 +28,7 @@ from hybrid_llm.errors import (
 )
 from hybrid_llm.router.config import parse_config
 from tests.backends.http.server import eventually
+from tests.encoders import trained
 
 QUESTION = "Count from 3 to 9."
 PASSED = TrialSpec(requests=2, errors=0.0, latency=1000.0)
@@ -424,3 +427,20 @@ def test_a_registry_that_does_not_answer_keeps_no_process_from_exiting(released,
             os.mkfifo(path)
     ended = subprocess.run([sys.executable, "-c", FOLLOW, registry.url], timeout=60, capture_output=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_an_encoder_follows_too(registry, store, tmp_path):
+    """Its entry in a file takes the key, and the name of a model in the store."""
+    text = "version: 1\npolicy: balanced\nbackends:\n  small: {kind: encoder, model: DIR, follow: FOLLOW}\n"
+    follow = f'{{registry: "{registry.url}", model: sentiment}}'
+    trained(tmp_path / "trained", tokens=False)
+    convert_encoder(tmp_path / "trained", tmp_path / "one", name="one")
+    published = publish(registry, tmp_path / "one", "sentiment").version
+    registry.promote("sentiment", published.digest, "prod")
+    spec = parse_config(text.replace("DIR", "./one").replace("FOLLOW", follow), tmp_path / "hybrid.yaml").backends[0]
+    with closing(spec.open()) as backend:
+        backend.follower.check()
+        assert backend.version == published.short
+        assert backend.capabilities.tasks.keys() == {"classify"}
+    named = "version: 1\npolicy: balanced\nbackends:\n  small: {kind: encoder, model: sentiment}\n"
+    assert parse_config(named, tmp_path / "hybrid.yaml").backends[0].model.name == "model"
