@@ -111,7 +111,7 @@ EVALUATE: Final = Command(
     examples=(
         "hybrid-llm models evaluate models/mine --suite suite.yaml",
         "hybrid-llm models evaluate before=models/base after=models/tuned --suite suite.yaml --out report",
-        "hybrid-llm models evaluate hybrid.yaml:edge hybrid.yaml:cloud hybrid.yaml hybrid.yaml@0.8 --suite suite.yaml",
+        "hybrid-llm models evaluate hybrid.yaml:edge hybrid.yaml hybrid.yaml@0.8 --suite suite.yaml",
     ),
     codes=(Exit.FAILURE, Exit.CONFIG, Exit.SECURITY, Exit.INTERRUPTED),
 )

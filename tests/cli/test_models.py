@@ -70,6 +70,7 @@ def test_convert_without_its_extra_says_what_to_install(cli, tmp_path, monkeypat
     source.mkdir()
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (source / name).write_text('{"architectures": ["LlamaForCausalLM"]}')
+    (source / "model.safetensors").touch()
     result = cli("models", "convert", source, tmp_path / "out")
     assert result.code == 3
     assert install_hint("prepare") in result.err

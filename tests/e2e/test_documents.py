@@ -70,6 +70,13 @@ NOT_RUN = {
     "hybrid-llm models promote smollm2@4f2a90c1d3e7 prod --share 50%": "the same",
     "hybrid-llm models promote smollm2@4f2a90c1d3e7 prod": "the same",
     "hybrid-llm models rollback smollm2 prod": "the same",
+    "hybrid-llm models evaluate models/mine --suite suite.yaml": "the same as of the steps: needs models",
+    "hybrid-llm models evaluate before=models/base after=models/tuned --suite suite.yaml --out report": "needs models",
+    "hybrid-llm models evaluate hybrid.yaml:edge hybrid.yaml hybrid.yaml@0.8 --suite suite.yaml": "needs models",
+    "hybrid-llm models choose build/frontier --size 100MB --max-perplexity 40 --min-tokens-per-s 20": "needs models",
+    "hybrid-llm models choose results.json --prefer speed --min-quality 0.78 --json": "needs models",
+    "hybrid-llm models choose --memory 300MB --min-quality 95%": "needs the results of a frontier",
+    "hybrid-llm models promote smollm2@4f2a90c1d3e7 prod --share 10%": "needs that registry",
     "hybrid-llm models explain models/sentiment 'A delight.' --label negative --json": "needs that model",
     "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",
     "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1": "the same",
@@ -109,6 +116,7 @@ PYTHON_NOT_RUN = {
 """A part of a Python block that is compiled and imported from, but not run, and why."""
 
 SHOWN = {
+    "import torch, transformers": "needs executorch, in an environment of its own",
     "request            decision": "test_readme.py holds it against the scenes of the demo",
     "clinic.yaml:7:14:": "tests/policies/test_docs.py",
     "clinic.yaml:9:11:": "tests/policies/test_docs.py",

@@ -18,14 +18,14 @@ def run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("[!_]*.py")))
 def test_a_script_runs(name):
     done = run(EXAMPLES / name)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("[!_]*.py")))
 def test_a_script_leaves_nothing_open_in_development_mode_with_warnings_as_errors(name):
     command = [sys.executable, "-X", "dev", "-W", "error", EXAMPLES / name]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)

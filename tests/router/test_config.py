@@ -103,7 +103,10 @@ def test_a_policy_in_another_currency_than_the_prices_is_rejected_at_the_start_a
         ("version: 1\nbackends: {edge: {kind: onxx}}\n", "did you mean `onnx`?"),
         ("version: 1\nbackends: {edge: {kind: onnx, modle: x}}\n", "did you mean `model`?"),
         ("version: 1\nbackends: {edge: {kind: onnx, reuse_prefixes: flase}}\n", "did you mean `false`?"),
-        ("version: 1\nbackends: {edge: 7}\n", "a mapping with the key kind: onnx, encoder, litert, grpc, openai or anthropic"),
+        (
+            "version: 1\nbackends: {edge: 7}\n",
+            "a mapping with the key kind: onnx, encoder, litert, grpc, openai or anthropic",
+        ),
         ("version: 1\nbackends: {edge: {kind: onnx, threads: -1}}\n", "`-1` is not a whole number from 0 to 1024"),
         ("version: 1\nbackends: {edge: {kind: onnx, load: now}}\n", "`now` is not `lazy` or `eager`"),
         ("version: 1\nbackends: {c: {kind: grpc, target: 'a:1'}}\n", "`tls` is missing"),
