@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # The longest first, so that none is left alone at the end. Tests elsewhere run together in one more group.
 GROUPS = (
+    ("tests/prepare/tuning", "tests/prepare/compression", "tests/prepare/privacy"),
+    ("tests/prepare/data", "tests/prepare/recipe", "tests/prepare/evaluation", "tests/prepare/explain"),
     ("tests/backends/engine",),
     ("tests/router",),
     ("tests/chaos",),
@@ -31,7 +33,6 @@ GROUPS = (
     ("tests/cli", "tests/checks", "tests/packaging"),
     ("tests/gateway", "tests/backends/openai", "tests/backends/anthropic"),
     ("tests/lab",),
-    ("tests/prepare",),
     ("tests/policies",),
 )
 LANES = min(4, (os.cpu_count() or 1) + 1)
