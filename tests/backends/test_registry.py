@@ -23,9 +23,10 @@ def make(monkeypatch: pytest.MonkeyPatch, **declared: str) -> Registry[object]:
 
 
 def test_the_kinds_of_backends_that_come_with_the_library():
-    assert BACKENDS.names()[:3] == ("onnx", "encoder", "grpc")
+    kinds = ["onnx", "encoder", "litert", "grpc", "openai", "anthropic"]
+    assert list(BACKENDS.names()[: len(kinds)]) == kinds
     assert (BACKENDS.get("onnx"), BACKENDS.get("grpc")) == (EdgeConfig, GrpcSpec)
-    assert [BACKENDS.get(kind).kind for kind in ("onnx", "encoder", "grpc")] == ["onnx", "encoder", "grpc"]
+    assert [BACKENDS.get(kind).kind for kind in kinds] == kinds
 
 
 def test_a_name_is_built_in_registered_or_declared_by_a_package(monkeypatch):
