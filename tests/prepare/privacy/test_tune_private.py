@@ -137,7 +137,8 @@ def test_secret_noise_is_the_same_after_a_kill(encoder: Path, records: Path, tmp
     (tmp_path / "again" / "scratch" / "noise.key").write_bytes(key)
     run(replace(STEP, randomness="secure", every=2), encoder, records, tmp_path / "again")
     once, again = weights(tmp_path), weights(tmp_path / "again")
-    assert all(torch.equal(once[name], again[name]) for name in once)
+    # Processes may have other numbers of threads, and add in another order; other noise would differ by far more.
+    assert all(torch.allclose(once[name], again[name], rtol=0.0, atol=1e-5) for name in once)
 
 
 def test_a_checkpoint_of_another_plan_is_not_gone_on_from(encoder: Path, records: Path, tmp_path: Path) -> None:
