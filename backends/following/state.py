@@ -13,6 +13,7 @@ from hybrid_llm.backends.edge.store import ModelStore
 from hybrid_llm.backends.following.trial import Figures
 from hybrid_llm.backends.models.space import disk_errors
 from hybrid_llm.backends.models.store import VERSIONS
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.core.log import log
 
 _FORMAT: Final = 1
@@ -88,12 +89,7 @@ class StateFile:
         }
         with disk_errors(self._root):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            new = self._path.with_name(f"{self._path.name}.{secrets.token_hex(4)}.new")
-            try:
-                new.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-                new.replace(self._path)
-            finally:
-                new.unlink(missing_ok=True)
+            replace_text(self._path, json.dumps(values, indent=2) + "\n")
 
 
 def device_name(store: ModelStore) -> str:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, FileEntry, Manifest, digest_file
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replace_text
 
 _BUILDER: Final = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
 
@@ -86,9 +87,7 @@ def write_manifest(
         parity=dict(parity or {}),
         files={path.name: known.get(path.name) or digest_file(path) for path in _files(folder)},
     )
-    partial = folder / f".{MANIFEST_NAME}.partial"
-    partial.write_text(manifest.to_json(), encoding="utf-8")
-    partial.replace(folder / MANIFEST_NAME)
+    replace_text(folder / MANIFEST_NAME, manifest.to_json())
     return manifest
 
 

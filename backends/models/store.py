@@ -33,6 +33,7 @@ from hybrid_llm.backends.models.sources import Source, Wanted
 from hybrid_llm.backends.models.sources.source import FetchFailed, Report
 from hybrid_llm.backends.models.space import disk_errors, require_space
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replace_text
 
 VERSIONS: Final = ".versions"
 """The folder with the versions of each model of a registry, see `registry.device`."""
@@ -110,7 +111,7 @@ def add(store: ModelStore, addition: Addition, *, report: Report, waiting: Calla
                     _sweep(store, addition.name)
                     _make(store, addition, entry, report)
             if not store.default:
-                _write(store.root / ".default", addition.name)
+                replace_text(store.root / ".default", addition.name)
     folder = store.folder(addition.name)
     return Added(
         manifest=read_manifest(folder),
@@ -129,7 +130,7 @@ def use(store: ModelStore, name: str) -> None:
     store.folder(name)
     with disk_errors(store.root):
         _prepare(store)
-        _write(store.root / ".default", name)
+        replace_text(store.root / ".default", name)
 
 
 def remove(store: ModelStore, name: str, *, force: bool = False) -> int:
@@ -256,7 +257,7 @@ def _make(store: ModelStore, addition: Addition, entry: Path, report: Report) ->
             "added": datetime.now(UTC).isoformat(timespec="seconds"),
             "manifest_sha256": digest_file(staged / "model" / MANIFEST_NAME).sha256,
         }
-        _write(staged / "origin.json", json.dumps(origin, indent=2) + "\n")
+        replace_text(staged / "origin.json", json.dumps(origin, indent=2) + "\n")
         staged.replace(entry)
     if addition.source.remote or addition.copy_of:
         _pin(store, addition.origin, {"sha256": fetched.sha256, "revision": fetched.revision})
@@ -305,14 +306,4 @@ def _pins(store: ModelStore) -> dict[str, dict[str, str]]:
 
 def _pin(store: ModelStore, source: str, pin: Mapping[str, str]) -> None:
     with locked(store.root / ".locks", _STORE, lambda: None):
-        _write(store.root / ".pins.json", json.dumps({**_pins(store), source: dict(pin)}, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace *path* in one step."""
-    new = path.with_name(f"{path.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)  # of a disk that is full
+        replace_text(store.root / ".pins.json", json.dumps({**_pins(store), source: dict(pin)}, indent=2) + "\n")

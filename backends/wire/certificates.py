@@ -7,9 +7,7 @@ SPIFFE, `spiffe://hybrid-llm/KIND/NAME`, of the kinds node, client and signer (o
 from __future__ import annotations
 
 import codecs
-import os
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replacing
 from hybrid_llm.core.hosts import as_address, certifiable_host
 
 Kind = Literal["node", "client", "signer"]
@@ -280,15 +279,8 @@ def _write_pair(root: Path, name: str, certificate: x509.Certificate, key: ec.El
 
 def _write(path: Path, data: bytes, mode: int) -> None:
     """Write *path* atomically, readable by others only where *mode* says so."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
+        with replacing(path, mode=mode, sync=True) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.router.signals.predictor import FitState, LatencyPredictor, Learned
 
 _log = logging.getLogger("hybrid_llm")
@@ -85,23 +85,11 @@ class PredictionStore:
         record = {"format": _FORMAT, "version": _VERSION, **asdict(identity), **asdict(learned)}
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write(path, json.dumps(record, indent=1))
+            replace_text(path, json.dumps(record, indent=1), mode=0o600)
         except OSError as error:
             _log.warning("%s cannot be written (%s): predictions are not stored", path, error.strerror)
             return None
         return path
-
-
-def _write(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def _parse(record: Any, identity: Identity) -> Learned:

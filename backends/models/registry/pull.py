@@ -25,6 +25,7 @@ from hybrid_llm.backends.signing.statement import SIGNATURE
 from hybrid_llm.backends.signing.trust import Trust
 from hybrid_llm.backends.signing.verify import verify_any, verify_folder
 from hybrid_llm.core.errors import ConfigError, DecryptionFailed, SecurityError
+from hybrid_llm.core.files import replacing
 from hybrid_llm.core.threads import Pool
 
 _ATTEMPTS: Final = 5
@@ -233,12 +234,8 @@ def _gone(registry: ModelRegistry, got: bytes | None) -> Exception:
 
 
 def _write(path: Path, data: bytes) -> None:
-    new = path.with_name(f"{path.name}.new")
-    with new.open("wb") as file:
+    with replacing(path, sync=True) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 def _sync(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,6 +12,7 @@ from typing import Final
 
 from hybrid_llm.backends.models.space import disk_errors
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.prepare.evaluation.report.page import page
 from hybrid_llm.prepare.evaluation.results import RESULTS_NAME, Results
 from hybrid_llm.prepare.evaluation.running import Report, TaskRun
@@ -71,9 +71,9 @@ def evaluate(
             tasks={run.task.name: run.result() for run in runs},
         )
         if keep_answers:
-            _write(out / ANSWERS_NAME, "".join(_answer_lines(runs)), mode=0o600)
-        _write(out / REPORT_NAME, page(results))
-        _write(out / RESULTS_NAME, results.to_json())
+            replace_text(out / ANSWERS_NAME, "".join(_answer_lines(runs)), mode=0o600)
+        replace_text(out / REPORT_NAME, page(results))
+        replace_text(out / RESULTS_NAME, results.to_json())
     return results
 
 
@@ -97,11 +97,3 @@ def _answer_lines(runs: Sequence[TaskRun]) -> Iterator[str]:
             for number, answer in enumerate(answers):
                 plain = {"task": run.task.name, "subject": subject, "item": number, **answer.to_dict()}
                 yield json.dumps(plain, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, text: str, mode: int = 0o666) -> None:
-    scratch = path.with_name(f".{path.name}.new")
-    scratch.unlink(missing_ok=True)
-    scratch.touch(mode)
-    scratch.write_text(text, encoding="utf-8")
-    os.replace(scratch, path)

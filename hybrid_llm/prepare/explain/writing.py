@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.prepare.explain.page import page
 from hybrid_llm.prepare.explain.results import Explanation
 from hybrid_llm.prepare.explain.routing import Routed
@@ -38,17 +38,6 @@ def write(out: Path, explanation: Explanation | None, routed: Routed | None, tex
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, content in files.items():
-            _replace(out / name, content)
+            replace_text(out / name, content, mode=0o600)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written: {error.strerror}: choose another --out", path=str(out)) from None
-
-
-def _replace(path: Path, content: str) -> None:
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(content)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.core.lifetime import native
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.federated.offer import Arrays, Offer, base_digest
@@ -211,12 +211,7 @@ def _check(offer: Offer, model: HubFolder, data: DataFolder, kind: ModelKind) ->
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_text(path, text, sync=True)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error

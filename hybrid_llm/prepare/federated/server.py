@@ -14,6 +14,7 @@ import numpy as np
 from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import ADDRESS, File, ListOf, Number, Text, Whole, duration, key
+from hybrid_llm.core.files import replacing
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.federated.offer import Arrays, Offer
 from hybrid_llm.prepare.federated.options import Federation, put_weights, weights_of
@@ -167,12 +168,10 @@ class State:
     def after(self, weights: Arrays, clients: int) -> State:
         """The next state, written. ConfigError if the disk is full."""
         state = State(self.path, weights, (*self.clients, clients))
-        temporary = self.path.with_suffix(".new")
         named: Mapping[str, Any] = {f"weight{number}": each for number, each in enumerate(weights)}
         try:
-            with temporary.open("wb") as file:
+            with replacing(self.path) as file:
                 np.savez(file, clients=np.array(json.dumps(state.clients)), **named)
-            temporary.replace(self.path)
         except OSError as error:
             raise ConfigError(f"{self.path} cannot be written: {error.strerror}", path=str(self.path)) from error
         return state

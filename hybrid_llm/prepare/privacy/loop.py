@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replacing
 from hybrid_llm.prepare.privacy.accounting import Schedule
 from hybrid_llm.prepare.privacy.clipping import Clipped, trained
 from hybrid_llm.prepare.privacy.noise import Draws, Stream
@@ -118,15 +118,10 @@ class Checkpoint:
             "weights": {name: each.detach() for name, each in trained(model)},
             "optimizer": optimizer.state_dict(),
         }
-        temporary = self.path.with_suffix(".new")
         try:
-            with temporary.open("wb") as file:
+            with replacing(self.path, sync=True) as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            temporary.unlink(missing_ok=True)
             reason = getattr(error, "strerror", None) or "the disk may be full"
             message = f"{self.path} cannot be written ({reason}): free space, and run again to go on from the last one"
             raise ConfigError(message, path=str(self.path)) from error

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replacing
 
 _KEY_BYTES: Final = 32
 _CHUNK: Final = 1 << 20
@@ -104,11 +105,5 @@ class Draws:
 
 
 def _write_key(path: Path) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with replacing(path, mode=0o600, sync=True) as file:
         file.write(os.urandom(_KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hybrid_llm.backends.edge.folder import digest_file
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.core.jsonable import jsonable
 from hybrid_llm.prepare.step import Input
 
@@ -73,9 +74,4 @@ def write_text(path: Path, text: str) -> None:
     """Replace *path* in one step, unless it has that text already."""
     if path.is_file() and path.read_text(encoding="utf-8", errors="replace") == text:
         return
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.write_text(text, encoding="utf-8")
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    replace_text(path, text)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hybrid_llm.backends.models.space import disk_errors, require_space
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.prepare.data.folder import DataFolder, DataFormat
 from hybrid_llm.prepare.hub_folder import HubFolder, work_offline
 from hybrid_llm.prepare.hub_gguf import open_for_work
@@ -141,9 +142,7 @@ def _measured_before(plan: Plan, work: Work) -> dict[str, float]:
         return {}
     work.progress("measuring the model before", 0.05)
     found = measure(plan, plan.fresh_model(), plan.tokenizer(), split)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(found), encoding="utf-8")
-    partial.replace(path)
+    replace_text(path, json.dumps(found))
     return found
 
 

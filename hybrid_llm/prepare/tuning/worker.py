@@ -11,6 +11,7 @@ from typing import Final
 
 from hybrid_llm.backends.edge.runtime import usable_processors
 from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.files import replace_text
 from hybrid_llm.prepare.hub_folder import work_offline
 from hybrid_llm.prepare.tuning.failures import note_failure
 from hybrid_llm.prepare.tuning.plan import Plan
@@ -63,9 +64,7 @@ def main() -> int:
 
 def note_step(run: Path, step: int, loss: float) -> None:
     """Let the process that started this one see how far the training is."""
-    partial = run / ".step.partial"
-    partial.write_text(f"{step} {loss}", encoding="ascii")
-    partial.replace(run / "step.txt")
+    replace_text(run / "step.txt", f"{step} {loss}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Files appear whole, so that a run that was killed goes on with the next one.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from hybrid_llm.backends.models.space import disk_errors
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import replacing
 from hybrid_llm.prepare.compression.distilling.vocabulary import Vocabulary
 from hybrid_llm.prepare.compression.examples import Example, padded
 from hybrid_llm.prepare.step import Progress
@@ -106,12 +106,8 @@ def _store(examples: Sequence[Example], folder: Path, compute: Any, progress: Pr
 
 
 def _write(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with replacing(path, sync=True) as file:
         np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _joined(arrays: dict[str, Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
