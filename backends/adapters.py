@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from hashlib import file_digest, sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.signing.trust import Trust
 
 ADAPTER_NAME: Final = "adapter_config.json"
 """What makes a folder an adapter."""
+BASE_KEY: Final = "base_model_name_or_path"
+"""The key there that names its base."""
 BASE_NAME: Final = "base.json"
 """Beside an adapter that was tuned here: the path and digest of the weights that it belongs to."""
-_WEIGHTS: Final = "adapter_model.safetensors"
+WEIGHTS_NAME: Final = "adapter_model.safetensors"
+"""Its weights."""
 
 
 def base_of(folder: Path) -> Path | None:
@@ -30,20 +34,22 @@ def base_of(folder: Path) -> Path | None:
     if not path.is_file():
         return None
     try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
+        named = read_json(path).get(BASE_KEY)
     except (OSError, ValueError, AttributeError) as error:
         message = f"{path} cannot be read ({type(error).__name__}): copy or tune the adapter again"
         raise ConfigError(message, path=str(path)) from None
     base = Path(str(named or ""))
     if not named or not (base / "config.json").is_file():
         message = f"{folder} is an adapter of {named or 'a model without a name'}, which is no model folder here"
-        remedy = f"name its base, or correct base_model_name_or_path in {ADAPTER_NAME}"
+        remedy = f"name its base, or correct {BASE_KEY} in {ADAPTER_NAME}"
         raise ConfigError(f"{message}: {remedy}", path=str(folder))
     return base
 
 
-def verify_signatures(folder: Path, trust: Trust) -> None:
-    """Check the signature of the model in *folder*; of an adapter, that of its base too, whose weights are loaded.
+def verify_signatures(folder: Path, trust: Trust, beside: Iterable[Path] = ()) -> None:
+    """Check the signature of the model in *folder*, and those of the adapters *beside* it.
+
+    Of an adapter in *folder*, that of its base is checked too, whose weights are loaded.
 
     Raises:
         UntrustedModel: one of them is not what a trusted signer signed. ConfigError: as `base_of`.
@@ -53,6 +59,8 @@ def verify_signatures(folder: Path, trust: Trust) -> None:
     verify_folder(folder, trust)
     if base := base_of(folder):
         verify_folder(base, trust)
+    for adapter in beside:
+        verify_folder(adapter, trust)
 
 
 def weights_digest(folder: Path) -> str:
@@ -68,14 +76,32 @@ def check_base(adapter: Path, base: Path) -> None:
     """Check that *base* has the weights that *adapter* was trained on, if it says which.
 
     Raises:
-        ConfigError: they are others.
+        ConfigError: they are others, or the note cannot be read.
     """
     noted = adapter / BASE_NAME
-    if not noted.is_file():
+    if not noted.exists():
         return
-    if json.loads(noted.read_text(encoding="utf-8")).get("sha256") != weights_digest(base):
+    try:
+        digest = read_json(noted).get("sha256")
+    except (OSError, ValueError, AttributeError) as error:
+        message = f"{noted} cannot be read ({type(error).__name__}): copy or tune the adapter again"
+        raise ConfigError(message, path=str(noted)) from None
+    if digest != weights_digest(base):
         message = f"{adapter} was trained on other weights than those of {base}: name the base that it belongs to"
         raise ConfigError(message, path=str(adapter))
+
+
+def adapter_weights(folder: Path) -> Path:
+    """The file with the weights of the adapter in *folder*.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        message = f"{folder} has no {WEIGHTS_NAME}: weights in another form are not loaded, since they can run code"
+        raise ConfigError(message, path=str(folder))
+    return path
 
 
 def with_adapter(model: Any, folder: Path) -> Any:
@@ -86,9 +112,7 @@ def with_adapter(model: Any, folder: Path) -> Any:
     """
     if find_spec("peft") is None:
         raise ConfigError(f"{folder} is an adapter, which needs peft: pip install peft", path=str(folder))
-    if not (folder / _WEIGHTS).is_file():
-        message = f"{folder} has no {_WEIGHTS}: weights in another form are not loaded, since they can run code"
-        raise ConfigError(message, path=str(folder))
+    adapter_weights(folder)
     from peft import PeftModel
 
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.limits import RECOMMENDED
+from hybrid_llm.core.limits import PENALTIES, RECOMMENDED
 from hybrid_llm.core.request import GREEDY, Sampling
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_sampling(folder: Path) -> Mapping[str, float]:
     config = _read_json(path)
     values = {name: config[name] for name in RECOMMENDED if config.get(name) is not None}
     if config.get("do_sample") is False:
-        values = {name: value for name, value in values.items() if name == "repetition_penalty"}
+        values = {name: value for name, value in values.items() if name in PENALTIES}
     elif config.get("do_sample") is True:
         values.setdefault("temperature", 1.0)
     if fault := Sampling(**values).fault():

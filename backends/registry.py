@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from hybrid_llm.backends.following.spec import followable
-from hybrid_llm.core.fields import Table, table
+from hybrid_llm.core.fields import Table, declared, table
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.core.registry import Registry
 from hybrid_llm.core.request import Location
@@ -76,10 +76,8 @@ def table_of(kind: str) -> Table:
         ConfigError: there is no such kind, or its package cannot be imported.
     """
     spec = BACKENDS.get(kind)
-    declare = getattr(spec, "table", None)
-    if declare is not None:
-        declared: Table = declare()
-        return declared
+    if (own := declared(spec)) is not None:
+        return own
     make: Callable[..., BackendSpec] = spec
     own = table(spec, f"a backend of kind `{kind}`", make=lambda found: make(name=found.name, **found.values))
     return followable(own) if hasattr(spec, "with_model") else own

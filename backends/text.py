@@ -21,7 +21,7 @@ from hybrid_llm.backends.token_names import TokenNames
 from hybrid_llm.core.errors import InvalidRequest
 from hybrid_llm.core.lazy import cached_property
 from hybrid_llm.core.lifetime import native
-from hybrid_llm.core.request import Message, Request
+from hybrid_llm.core.request import Message, PartialAnswer, Request
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from hybrid_llm.backends.schema import SchemaCompiler
 
-TAIL: Final = 32
-"""Tokens behind a shared prefix that are not worth storing: the end of a turn is often tokenised anew."""
 LEAST_SHARED: Final = 8
 """Shorter prefixes are computed as fast as they are found and copied."""
 _STRIDE: Final = 256
@@ -172,6 +170,13 @@ class ChatTokenizer:
         mark = partial(self._guard.mark, marker=marker)
         text = self._render(*change_texts(turns, tools, mark)) + answer_text(model, request, mark)
         return list(self._encode_marked(text, marker))
+
+    def partial_tokens(self, request: Request, prompt_ids: Sequence[int]) -> int:
+        """How many tokens at the end of *prompt_ids*, which `encode` returned, are the partial answer of *request*."""
+        if not request.is_continuation:
+            return 0
+        before = self.encode(request.continue_from(PartialAnswer()))
+        return len(prompt_ids) - shared_prefix(list(prompt_ids), before, most=len(before))
 
     def count(self, text: str) -> int:
         """Return how many tokens *text* alone has, names of control tokens taken for control tokens.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from hybrid_llm.backends.grpc import GrpcBackend, GrpcConfig
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
 from hybrid_llm.core.clearance import Cleared, _make_cleared
 from hybrid_llm.core.request import Location, Message, Request
+from tests.endless import endless
 
 _SCHEDULED = 2
 """The clock of a process, of all its threads, as clock_getcpuclockid(3) makes it."""
@@ -64,7 +63,7 @@ class Served:
         issue(self._tls, "node", kind="node", hosts=("127.0.0.1",))
         for name in ("honest", "flood"):
             issue(self._tls, name)
-        model = _endless(self._model, folder / "model")
+        model = endless(self._model, folder / "model")
         options = {"model": model, "tls": self._tls, "listen": "127.0.0.1:0", "ready-file": ready, "threads": 1}
         options |= {"kv-tokens": 16 * 2048, "weight": "honest=1"}
         command = [sys.executable, "-m", "hybrid_llm.cli.main", "serve", "--quiet"]
@@ -106,16 +105,6 @@ class Served:
 def client(target: str, tls: Path, name: str) -> GrpcBackend:
     """A client of the node at *target* with the certificate *name*."""
     return GrpcBackend(GrpcConfig(target=target, tls=TLSFiles.from_dir(tls, name)))
-
-
-def _endless(model: Path, copy: Path) -> Path:
-    """A *copy* of the model with an end-of-text token that it does not generate."""
-    shutil.copytree(model, copy)
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        content = json.loads((copy / name).read_text("utf-8"))
-        changed = {"eos_token_id": 0} if "eos_token_id" in content else {"eos_token": "<|pad|>"}
-        (copy / name).write_text(json.dumps(content | changed), "utf-8")
-    return copy
 
 
 async def _flood(target: str, tls: str, *load: str) -> None:

@@ -6,6 +6,7 @@ flood is measured beside one on an engine without a flood.
 
 python -m benchmarks fairness                # 16 prompts of 1,000 tokens, then 40 long answers, always kept queued
 python -m benchmarks fairness --grpc         # the same on a node, over gRPC, each client with a certificate of its own
+python -m benchmarks fairness --tenants      # three tenants beside the flood of a fourth, and beside its share
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._run import ROOT, parsed, parser
@@ -75,6 +77,98 @@ class Trial:
         return outputs
 
 
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """Three tenants that keep so many *requests* in flight, and a fourth one with its *share*; the *weights* of all."""
+
+    requests: tuple[int, int, int]
+    share: int
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+
+
+TENANTS = {
+    "2 requests each": Tenants((2, 2, 2), 2),
+    "1 request each": Tenants((1, 1, 1), 1),
+    "2, 1 and 1 requests": Tenants((2, 1, 1), 2),
+    "4, 1 and 1 by weight, 0.5 floods": Tenants((4, 1, 1), 1, (4.0, 1.0, 1.0, 0.5)),
+    "1 each, the one of weight 4 floods": Tenants((1, 1, 1), 4, (0.5, 1.0, 1.0, 4.0)),
+}
+FLOOD = Load(40, 40, 30)
+"""What the fourth tenant keeps queued in place of its share."""
+
+
+class Answers:
+    """The answers of three tenants on an engine of some *slots*, whose clock is the time of the processor.
+
+    All is measured on one engine: the memory that another one gets may make it some per cent slower.
+    """
+
+    def __init__(self, tenants: Tenants, slots: int) -> None:
+        config = EngineConfig(model=MODEL, threads=1, max_slots=slots, kv_tokens=slots * 2048, max_waiting=4096)
+        self._engine = load_engine(config)
+        self._weights = tenants.weights
+        self._requests = tenants.requests
+        self._sent = [0] * 4
+        self._flying: dict[str, tuple[int, float]] = {}
+        self._now = 0.0
+
+    def means(self, answers: int, *, fourth: int) -> list[float]:
+        """The mean seconds of *answers* of each of the three, while the fourth keeps so many requests in flight."""
+        took: list[list[float]] = [[], [], []]
+        self._drop(fourth)
+        begin = self._now
+        while min(map(len, took)) < answers:
+            self._fill(fourth)
+            begun = time.process_time()
+            outputs = self._engine.step()
+            self._now += time.process_time() - begun
+            for output in outputs:
+                if output.last:
+                    tenant, at = self._flying.pop(output.request_id)
+                    if tenant < len(took) and at > begin:  # not what was asked before
+                        took[tenant].append(self._now - at)
+        return [statistics.fmean(each[:answers]) for each in took]
+
+    def _drop(self, most: int) -> None:
+        """Abort what the fourth tenant has in flight beyond *most*."""
+        for request_id in [each for each, (tenant, _) in self._flying.items() if tenant == 3][most:]:
+            self._engine.abort(request_id)
+            del self._flying[request_id]
+
+    def _fill(self, fourth: int) -> None:
+        for tenant, wanted in enumerate((*self._requests, fourth)):
+            for _ in range(wanted - sum(each == tenant for each, _ in self._flying.values())):
+                self._submit(tenant)
+
+    def _submit(self, tenant: int) -> None:
+        self._sent[tenant] += 1
+        number = 7 * self._sent[tenant] + 5 * tenant
+        prompt, answer = (FLOOD.prompt, FLOOD.answer) if tenant == 3 else (5 + number % 40, 5 + number % 27)
+        request = EngineRequest(
+            request_id=f"{tenant} {self._sent[tenant]}",
+            prompt_ids=tuple(5 + (number * 31 + position * 7) % 200 for position in range(prompt)),
+            max_tokens=answer,
+            client=str(tenant),
+            weight=self._weights[tenant],
+        )
+        self._flying[request.request_id] = (tenant, self._now)
+        self._engine.submit(request)
+
+
+def beside_a_flood(name: str, tenants: Tenants, rounds: int, slots: int) -> None:
+    """Print the mean time of an answer beside the share of the fourth tenant and its flood, and the worst."""
+    tried = Answers(tenants, slots)
+    pairs = [(tried.means(3, fourth=tenants.share), tried.means(3, fourth=FLOOD.count)) for _ in range(rounds + 1)][1:]
+    control, beside = (
+        [statistics.fmean(each) for each in zip(*runs, strict=True)] for runs in zip(*pairs, strict=True)
+    )
+    worst = max(after / before for before, after in zip(control, beside, strict=True)) - 1
+    print(
+        f"{name:36}{1e3 * statistics.fmean(control):9.0f} ms{1e3 * statistics.fmean(beside):9.0f} ms{worst:+9.0%}",
+        flush=True,
+    )
+
+
 def measure(name: str, alone: Callable[[], float], flooded: Callable[[], float], rounds: int) -> None:
     """Print the medians of *rounds* answers *alone* and beside the flood *name*, each the seconds of one."""
     for first in (alone, flooded):
@@ -103,9 +197,16 @@ def main() -> None:
     made.add_argument("--rounds", type=int, default=30)
     made.add_argument("--grpc", action="store_true", help="through a node, over gRPC")
     made.add_argument("--only", choices=list(FLOODS), help="one of the floods")
+    made.add_argument("--tenants", action="store_true", help="three tenants beside a fourth that floods")
+    made.add_argument("--slots", type=int, default=8, help="of the engine of --tenants")
     options = parsed(made)
     if options.smoke:
         options.rounds = 2
+    if options.tenants:
+        print(f"{'others':36}{'control':>12}{'flooded':>12}{'worst':>9}")
+        for name, tenants in TENANTS.items():
+            beside_a_flood(name, tenants, options.rounds, options.slots)
+        return
     print(f"{'flood':28}{'alone':>12}{'control':>12}{'flooded':>12}{'':>9}")
     for name, flood in FLOODS.items():
         if options.only in {None, name}:

@@ -17,8 +17,8 @@ from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.signals import BackendState, Signals
 from hybrid_llm.policies.language.schema import Objectives
 from hybrid_llm.router.spending.charge import Spending
-from hybrid_llm.router.spending.file import FileLedger
 from hybrid_llm.router.spending.ledger import Ledger, MemoryLedger
+from hybrid_llm.router.spending.stored import DatabaseLedger
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def signals_us(prices: dict[str, float], size: Size) -> float:
 def main() -> None:
     size = Size(rounds=1, share=0.005) if parsed(parser(__doc__)).smoke else Size()
     with tempfile.TemporaryDirectory() as name:
-        memory, file = MemoryLedger(), FileLedger(Path(name) / "spend.db")
+        memory, file = MemoryLedger(), DatabaseLedger(Path(name) / "spend.db")
         rows = (
             ("signals of a request, no backend has a price", signals_us({}, size)),
             ("signals of a request under a budget, in memory", signals_us({"cloud": 0.5}, size)),

@@ -93,16 +93,18 @@ async def serve(kind: str, folder: str) -> None:
     """Serve until standard input ends; each line on it asks for the CPU seconds used so far."""
     tls = TLSFiles.from_dir(folder, "node")
     pace = 0.01 if kind.endswith("paced") else 0.0
-    stop = await (_serve_floor(tls, pace) if kind.startswith("floor") else _serve_ours(kind, tls, pace))
+    sealing = Path(folder) / "sealing"
+    sealed = sealing if sealing.is_dir() else None
+    stop = await (_serve_floor(tls, pace) if kind.startswith("floor") else _serve_ours(kind, tls, pace, sealed))
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(time.process_time(), flush=True)
     await stop()
 
 
-async def _serve_ours(kind: str, tls: TLSFiles, pace_s: float) -> Callable[[], Awaitable[None]]:
+async def _serve_ours(kind: str, tls: TLSFiles, pace_s: float, sealed: Path | None) -> Callable[[], Awaitable[None]]:
     engine = BenchEngine(single=kind == "single", pace_s=pace_s)
-    config = NodeConfig(engine=EngineConfig(model=Path("-")), tls=tls, listen="127.0.0.1:0")
+    config = NodeConfig(engine=EngineConfig(model=Path("-")), tls=tls, listen="127.0.0.1:0", sealed=sealed)
     server = NodeServer(config, engine, tokenizer=byte_tokenizer())
     print(await server.start(), flush=True)
     return lambda: server.stop(0.0)

@@ -37,6 +37,9 @@ DETECTOR: Final = Name("a detector")
 OPTIONAL_DETECTOR: Final = Name("a detector that may be missing")
 TARGET: Final = Name("a backend or a location")
 LOCATION: Final = Choice({location.value: location for location in Location}, "a location")
+PSEUDONYMISE: Final = "pseudonymise"
+SEALED: Final = "sealed"
+FORM: Final = Choice.of(PSEUDONYMISE, SEALED)
 LOCATIONS: Final = ListOf(LOCATION, into=frozenset)
 KINDS: Final = ("exclude", "prefer", "rank")
 """What a rule may be."""
@@ -50,11 +53,12 @@ class TagRule:
     allow: frozenset[Location] = key(
         LOCATIONS, "Where such a request may go; empty for nowhere.", hint="allow: [edge]", examples=(["edge"],)
     )
-    pseudonymise: bool = key(
-        Choice({"pseudonymise": True}),
-        "In which form it goes to the cloud: with pseudonyms for what the detectors find.",
-        name="to_cloud",
-        default=False,
+    to_cloud: frozenset[str] = key(
+        ListOf(FORM, least=1, single=True, into=frozenset),
+        "In which form it goes to the cloud: `pseudonymise`, with pseudonyms for what the detectors find; `sealed`, "
+        "only through backends that seal it to their own key; or both, in a list.",
+        default=frozenset(),
+        examples=("pseudonymise", ["pseudonymise", "sealed"]),
     )
     detect: tuple[str, ...] = key(
         ListOf(DETECTOR), "The detectors that set the tag when they find something in a text.", default=()
@@ -80,6 +84,16 @@ class TagRule:
     offset: int = field(default=0, compare=False, repr=False)
     """Where it is declared in the file."""
 
+    @property
+    def pseudonymise(self) -> bool:
+        """Whether the cloud sees pseudonyms."""
+        return PSEUDONYMISE in self.to_cloud
+
+    @property
+    def sealed(self) -> bool:
+        """Whether only a backend that seals may send it to the cloud."""
+        return SEALED in self.to_cloud
+
     def with_available(self, detectors: Collection[str]) -> TagRule:
         """The rule with those of `detect_if_available` that are among *detectors*."""
         more = tuple(name for name in self.detect_if_available if name in detectors and name not in self.detect)
@@ -88,7 +102,7 @@ class TagRule:
 
 def _tag(found: Found) -> TagRule:
     tag = TagRule(**found.values, offset=found.offset)
-    if tag.pseudonymise and Location.CLOUD not in tag.allow:
+    if tag.to_cloud and Location.CLOUD not in tag.allow:
         hint = "remove `to_cloud`, or write allow: [edge, cloud]"
         found.reject("this tag never goes to the cloud", hint, "to_cloud")
     elif tag.pseudonymise and not tag.detect:
@@ -100,7 +114,7 @@ def _tag(found: Found) -> TagRule:
         found.reject(
             "this tag never goes to the cloud", "remove `share_name`, or write allow: [edge, cloud]", "share_name"
         )
-    unchanged = tag.allow - {Location.CLOUD} if tag.pseudonymise else tag.allow
+    unchanged = tag.allow - {Location.CLOUD} if tag.to_cloud else tag.allow
     if "cache" not in found.present:
         return replace(tag, cache=unchanged)
     if tag.cache - unchanged:
@@ -113,6 +127,7 @@ def _tag(found: Found) -> TagRule:
 # What `_tag` checks, said again for JSON Schema: it is the only place where keys of a policy depend on each other.
 _CLOUD: Final = {"contains": {"const": "cloud"}}
 _EDGE: Final = {"contains": {"const": "edge"}}
+_PSEUDONYMS: Final = {"anyOf": [{"const": PSEUDONYMISE}, {"contains": {"const": PSEUDONYMISE}, "type": "array"}]}
 _YES: Final = {"const": True}
 TAG: Final = table(
     TagRule,
@@ -122,11 +137,15 @@ TAG: Final = table(
         "allOf": [
             {
                 "if": {"required": ["to_cloud"]},
-                "then": {"properties": {"allow": _CLOUD, "detect": {"minItems": 1}}, "required": ["detect"]},
+                "then": {"properties": {"allow": _CLOUD}},
+            },
+            {
+                "if": {"properties": {"to_cloud": _PSEUDONYMS}, "required": ["to_cloud"]},
+                "then": {"properties": {"detect": {"minItems": 1}}, "required": ["detect"]},
             },
             {
                 "if": {"properties": {"accept_undetected_names": _YES}, "required": ["accept_undetected_names"]},
-                "then": {"required": ["to_cloud"]},
+                "then": {"properties": {"to_cloud": _PSEUDONYMS}, "required": ["to_cloud"]},
             },
             {
                 "if": {"properties": {"share_name": _YES}, "required": ["share_name"]},

@@ -79,10 +79,13 @@ class Policy:
     """What is valid and probably a mistake, in the order of the file."""
     _run: Rules = field(init=False)
     _orders: Mapping[int, Rule] = field(init=False)
+    _seals: bool = field(init=False)
+    """Whether a tag demands it: most policies have none, and `decide` asks for each request."""
 
     def __post_init__(self) -> None:
         # Compiled at load, so that `decide` only runs code; the record is frozen, hence object.__setattr__.
         object.__setattr__(self, "_run", compile_rules(map(_step, self.rules), self.schema))
+        object.__setattr__(self, "_seals", any(rule.sealed for rule in self.tags.values()))
         object.__setattr__(self, "_orders", {rule.index: rule for rule in self.rules if rule.kind != "exclude"})
 
     def __repr__(self) -> str:
@@ -113,6 +116,12 @@ class Policy:
         for tag in tags:
             locations &= self.tags[tag].cache
         return locations
+
+    def sealing(self, tags: Iterable[str]) -> str:
+        """The first of *tags*, all declared, that goes to the cloud only sealed; empty if none does."""
+        if not self._seals:
+            return ""
+        return min((tag for tag in tags if self.tags[tag].sealed), default="")
 
     def decide(self, request: RequestMetadata, signals: Signals) -> Decision:
         """Choose the backends for *request*, whose `privacy` holds the effective tags, in the order to call them.
@@ -146,12 +155,15 @@ class Policy:
 
     def _ineligible(self, tags: frozenset[str], states: Mapping[str, BackendState]) -> dict[str, str]:
         """The backends that are excluded before any rule is evaluated, with the reasons."""
-        allowed = self.allowed(tags)
+        allowed, sealing = self.allowed(tags), self.sealing(tags)
         excluded: dict[str, str] = {}
         for name, location in self.backends.items():
+            state = states.get(name)
             if location not in allowed:
                 excluded[name] = self._tag_reason(tags, location)
-            elif reason := _unfit(states.get(name), location):
+            elif sealing and location is Location.CLOUD and not (state is not None and state.sealed):
+                excluded[name] = f"tag {sealing} goes to the cloud only sealed, and this backend is not `sealed`"
+            elif reason := _unfit(state, location):
                 excluded[name] = reason
         for name in states:
             if name not in self.backends:

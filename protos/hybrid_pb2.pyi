@@ -78,7 +78,7 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop", "recommended")
+    __slots__ = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop", "recommended", "presence_penalty", "frequency_penalty")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +87,8 @@ class Sampling(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     RECOMMENDED_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_p: float
     top_k: int
@@ -95,10 +97,12 @@ class Sampling(_message.Message):
     seed: int
     stop: _containers.RepeatedScalarFieldContainer[str]
     recommended: bool
-    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., recommended: bool = ...) -> None: ...
+    presence_penalty: float
+    frequency_penalty: float
+    def __init__(self, temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., top_k: _Optional[int] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., stop: _Optional[_Iterable[str]] = ..., recommended: bool = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("messages", "sampling", "max_tokens", "deadline_seconds", "tags", "task", "output_schema", "tools", "session_id", "tenant", "request_id", "answer_prefix", "tool_choice", "chosen_tool", "one_tool_call", "answer_reasoning", "answer_calls", "logprobs")
+    __slots__ = ("messages", "sampling", "max_tokens", "deadline_seconds", "tags", "task", "output_schema", "tools", "session_id", "tenant", "request_id", "answer_prefix", "tool_choice", "chosen_tool", "one_tool_call", "answer_reasoning", "answer_calls", "logprobs", "model", "key_id", "sealed")
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -117,6 +121,9 @@ class GenerateRequest(_message.Message):
     ANSWER_REASONING_FIELD_NUMBER: _ClassVar[int]
     ANSWER_CALLS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
     messages: _containers.RepeatedCompositeFieldContainer[Message]
     sampling: Sampling
     max_tokens: int
@@ -135,7 +142,20 @@ class GenerateRequest(_message.Message):
     answer_reasoning: str
     answer_calls: _containers.RepeatedCompositeFieldContainer[ToolCall]
     logprobs: int
-    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_tokens: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., tags: _Optional[_Iterable[str]] = ..., task: _Optional[str] = ..., output_schema: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., session_id: _Optional[str] = ..., tenant: _Optional[str] = ..., request_id: _Optional[str] = ..., answer_prefix: _Optional[str] = ..., tool_choice: _Optional[str] = ..., chosen_tool: _Optional[int] = ..., one_tool_call: bool = ..., answer_reasoning: _Optional[str] = ..., answer_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., logprobs: _Optional[int] = ...) -> None: ...
+    model: str
+    key_id: bytes
+    sealed: bytes
+    def __init__(self, messages: _Optional[_Iterable[_Union[Message, _Mapping]]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., max_tokens: _Optional[int] = ..., deadline_seconds: _Optional[float] = ..., tags: _Optional[_Iterable[str]] = ..., task: _Optional[str] = ..., output_schema: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[Tool, _Mapping]]] = ..., session_id: _Optional[str] = ..., tenant: _Optional[str] = ..., request_id: _Optional[str] = ..., answer_prefix: _Optional[str] = ..., tool_choice: _Optional[str] = ..., chosen_tool: _Optional[int] = ..., one_tool_call: bool = ..., answer_reasoning: _Optional[str] = ..., answer_calls: _Optional[_Iterable[_Union[ToolCall, _Mapping]]] = ..., logprobs: _Optional[int] = ..., model: _Optional[str] = ..., key_id: _Optional[bytes] = ..., sealed: _Optional[bytes] = ...) -> None: ...
+
+class SealedRequest(_message.Message):
+    __slots__ = ("request", "answer_secret", "issued_ms")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_SECRET_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_MS_FIELD_NUMBER: _ClassVar[int]
+    request: bytes
+    answer_secret: bytes
+    issued_ms: int
+    def __init__(self, request: _Optional[bytes] = ..., answer_secret: _Optional[bytes] = ..., issued_ms: _Optional[int] = ...) -> None: ...
 
 class Usage(_message.Message):
     __slots__ = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "reasoning_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
@@ -188,7 +208,7 @@ class TokenLogprob(_message.Message):
     def __init__(self, token: _Optional[str] = ..., bytes: _Optional[bytes] = ..., logprob: _Optional[float] = ..., top: _Optional[_Iterable[_Union[Alternative, _Mapping]]] = ...) -> None: ...
 
 class GenerateChunk(_message.Message):
-    __slots__ = ("text", "tokens", "finish_reason", "usage", "timings", "reasoning", "tool_calls", "logprobs")
+    __slots__ = ("text", "tokens", "finish_reason", "usage", "timings", "reasoning", "tool_calls", "logprobs", "penalties", "model", "sealed", "last", "answer_nonce")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +217,11 @@ class GenerateChunk(_message.Message):
     REASONING_FIELD_NUMBER: _ClassVar[int]
     TOOL_CALLS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    PENALTIES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_NONCE_FIELD_NUMBER: _ClassVar[int]
     text: str
     tokens: int
     finish_reason: FinishReason
@@ -205,10 +230,15 @@ class GenerateChunk(_message.Message):
     reasoning: str
     tool_calls: _containers.RepeatedCompositeFieldContainer[ToolCallDelta]
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
-    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[int] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reasoning: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallDelta, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+    penalties: bool
+    model: str
+    sealed: bytes
+    last: bool
+    answer_nonce: bytes
+    def __init__(self, text: _Optional[str] = ..., tokens: _Optional[int] = ..., finish_reason: _Optional[_Union[FinishReason, str]] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., reasoning: _Optional[str] = ..., tool_calls: _Optional[_Iterable[_Union[ToolCallDelta, _Mapping]]] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., penalties: bool = ..., model: _Optional[str] = ..., sealed: _Optional[bytes] = ..., last: bool = ..., answer_nonce: _Optional[bytes] = ...) -> None: ...
 
 class NodeLoad(_message.Message):
-    __slots__ = ("active", "queue", "slots", "server_ms", "first_ms", "context_window", "stopping", "draws", "logprobs")
+    __slots__ = ("active", "queue", "slots", "server_ms", "first_ms", "context_window", "stopping", "draws", "logprobs", "penalties", "parent", "priorities")
     ACTIVE_FIELD_NUMBER: _ClassVar[int]
     QUEUE_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +248,9 @@ class NodeLoad(_message.Message):
     STOPPING_FIELD_NUMBER: _ClassVar[int]
     DRAWS_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    PENALTIES_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    PRIORITIES_FIELD_NUMBER: _ClassVar[int]
     active: int
     queue: int
     slots: int
@@ -227,7 +260,10 @@ class NodeLoad(_message.Message):
     stopping: bool
     draws: bool
     logprobs: bool
-    def __init__(self, active: _Optional[int] = ..., queue: _Optional[int] = ..., slots: _Optional[int] = ..., server_ms: _Optional[float] = ..., first_ms: _Optional[float] = ..., context_window: _Optional[int] = ..., stopping: bool = ..., draws: bool = ..., logprobs: bool = ...) -> None: ...
+    penalties: bool
+    parent: str
+    priorities: bool
+    def __init__(self, active: _Optional[int] = ..., queue: _Optional[int] = ..., slots: _Optional[int] = ..., server_ms: _Optional[float] = ..., first_ms: _Optional[float] = ..., context_window: _Optional[int] = ..., stopping: bool = ..., draws: bool = ..., logprobs: bool = ..., penalties: bool = ..., parent: _Optional[str] = ..., priorities: bool = ...) -> None: ...
 
 class ErrorDetail(_message.Message):
     __slots__ = ("kind", "reason", "retry_after", "ours", "theirs", "received_tokens", "elapsed", "location")
@@ -254,7 +290,7 @@ class DescribeRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeDescription(_message.Message):
-    __slots__ = ("protocol", "version", "model", "context_window", "output_schema", "tools", "ready", "reason", "load", "server_time_ms", "tls_version", "tls_group", "identity", "engine", "device")
+    __slots__ = ("protocol", "version", "model", "context_window", "output_schema", "tools", "ready", "reason", "load", "server_time_ms", "tls_version", "tls_group", "identity", "engine", "device", "adapters", "sealing_keys")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -270,6 +306,8 @@ class NodeDescription(_message.Message):
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
+    SEALING_KEYS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     version: str
     model: str
@@ -285,4 +323,18 @@ class NodeDescription(_message.Message):
     identity: str
     engine: str
     device: str
-    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., context_window: _Optional[int] = ..., output_schema: bool = ..., tools: bool = ..., ready: bool = ..., reason: _Optional[str] = ..., load: _Optional[_Union[NodeLoad, _Mapping]] = ..., server_time_ms: _Optional[int] = ..., tls_version: _Optional[str] = ..., tls_group: _Optional[str] = ..., identity: _Optional[str] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ...) -> None: ...
+    adapters: _containers.RepeatedScalarFieldContainer[str]
+    sealing_keys: _containers.RepeatedCompositeFieldContainer[SealingKey]
+    def __init__(self, protocol: _Optional[int] = ..., version: _Optional[str] = ..., model: _Optional[str] = ..., context_window: _Optional[int] = ..., output_schema: bool = ..., tools: bool = ..., ready: bool = ..., reason: _Optional[str] = ..., load: _Optional[_Union[NodeLoad, _Mapping]] = ..., server_time_ms: _Optional[int] = ..., tls_version: _Optional[str] = ..., tls_group: _Optional[str] = ..., identity: _Optional[str] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., adapters: _Optional[_Iterable[str]] = ..., sealing_keys: _Optional[_Iterable[_Union[SealingKey, _Mapping]]] = ...) -> None: ...
+
+class SealingKey(_message.Message):
+    __slots__ = ("suite", "public_key", "not_after", "evidence")
+    SUITE_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    suite: str
+    public_key: bytes
+    not_after: int
+    evidence: bytes
+    def __init__(self, suite: _Optional[str] = ..., public_key: _Optional[bytes] = ..., not_after: _Optional[int] = ..., evidence: _Optional[bytes] = ...) -> None: ...

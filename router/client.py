@@ -40,7 +40,7 @@ from hybrid_llm.router.execution.hedging import TaskRace
 from hybrid_llm.router.execution.stream import AsyncStream, Stream
 from hybrid_llm.router.guardrails.rules import GuardrailRule
 from hybrid_llm.router.insight import Insight
-from hybrid_llm.router.observability.hooks import Hook
+from hybrid_llm.router.observability.hooks import Hook, Refusal
 from hybrid_llm.router.pipeline import Pipeline
 from hybrid_llm.router.privacy.detectors import Detector
 from hybrid_llm.router.request import Incoming
@@ -298,6 +298,10 @@ class HybridLLM(Insight, ToolRunner):
                 self._added.append(hook)
             else:
                 self._made.add_hook(hook)
+
+    def report_refusal(self, refusal: Refusal) -> None:
+        """Inform the hooks, such as the audit log, of a request that was refused before this client had it."""
+        self._pipeline.hooks.refused(refusal)
 
     def forget(self, session_id: str, *, tenant: str | None = None) -> None:
         """End a conversation: wipe its pseudonyms and its part of the prefix cache on this device.

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hybrid_llm.core.errors import (
     AllBackendsFailed,
+    AuditUnavailable,
     AuthenticationFailed,
     BackendError,
     BackendOverloaded,
@@ -81,6 +82,7 @@ _BY_CLASS: Final[Mapping[type[HybridLLMError], tuple[int, str, bool]]] = {
     PrivacyViolation: (403, "privacy_violation", False),
     SecurityError: (502, "untrusted_backend", False),
     ContentRefused: (400, "content_filter", False),
+    AuditUnavailable: (503, "audit_unavailable", True),
     NoEligibleBackend: (503, "no_eligible_backend", False),
     QuotaExceeded: (429, "insufficient_quota", False),
     BackendOverloaded: (503, "overloaded", True),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -12,7 +13,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.health import Health, HealthProbe, RetryBudget
 from hybrid_llm.core.latency import FirstTokenTimes
 from hybrid_llm.core.log import Repeated, breaker_log
-from hybrid_llm.core.protocols import Backend, HealthAware, MultiEndpoint, SessionAware
+from hybrid_llm.core.protocols import Backend, Expiring, HealthAware, MultiEndpoint, SessionAware
 from hybrid_llm.core.request import Location, Request, RequestMetadata, Sampling, estimate_tokens
 from hybrid_llm.core.signals import BackendState, DeviceSignals, EndpointState, NetworkSignals, Signals
 from hybrid_llm.core.taskform import unserved
@@ -25,7 +26,14 @@ from hybrid_llm.router.signals.predictor import PRIORS, LatencyPredictor, Measur
 from hybrid_llm.router.signals.store import PredictionStore
 from hybrid_llm.router.spending.charge import Spending
 
+_log = logging.getLogger("hybrid_llm")
+
 _EXACT_COUNT_LIMIT: Final = 65_536
+_NEEDS: Final[tuple[tuple[str, str, Callable[[Request], bool]], ...]] = (
+    ("logprobs", "it gives no log-probabilities", lambda request: request.logprobs is not None),
+    ("penalties", "it follows no presence or frequency penalty", lambda request: request.sampling.penalises_answer),
+)
+"""Capabilities that not every request needs: why a backend without one is left out, and which requests need it."""
 
 
 class Fleet:
@@ -70,6 +78,7 @@ class Fleet:
         self._specialists = tuple([b for b in backends if _tasks_of(b)])
         general = (b for b in backends if b.location is Location.EDGE and b not in self._specialists)
         self._counter = next(general, None)
+        self._warn_unsealed(policy)
 
     def adopt(self, policy: Policy) -> None:
         """Apply the limits of *policy*; what was counted under another one stays."""
@@ -80,6 +89,14 @@ class Fleet:
             budget.configure(ratio=limits.retry_budget)
         for health in self.health.values():
             health.configure(failures=limits.breaker.failures, open_s=limits.breaker.open_s)
+        self._warn_unsealed(policy)
+
+    def _warn_unsealed(self, policy: Policy) -> None:
+        """Log the tags that lead nowhere but to the device, because nothing seals."""
+        tags = ", ".join(sorted(name for name, rule in policy.tags.items() if rule.sealed))
+        clouds = [backend for backend in self.backends.values() if backend.location is Location.CLOUD]
+        if tags and clouds and not any(self._state_of(backend).sealed for backend in clouds):
+            _log.warning("tag %s goes to the cloud only sealed, and no backend seals: it stays on the device", tags)
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt: exact where the device has the tokenizer and the prompt is short, else an estimate."""
@@ -166,6 +183,11 @@ class Fleet:
             retries_left={name: budget.left for name, budget in self.retry_budgets.items()},
             spent=self.spending.spent,
             currency=self.spending.currency,
+            expiries={
+                name: guarded(backend.expiries, f"the expiries of {name}") or {}
+                for name, backend in self.backends.items()
+                if isinstance(backend, Expiring)
+            },
         )
 
     def is_ready(self, name: str) -> bool:
@@ -200,20 +222,38 @@ class Fleet:
             if learned is not None:
                 predictor.resume(learned)
 
-    def notice(self, name: str) -> str:
-        """What a reader of an answer of the backend *name* must know."""
+    def notice(self, task: str, signals: Signals, name: str) -> str:
+        """What a reader must know of an answer of the backend *name* to a request with *task*, decided by *signals*."""
         backend = self.backends[name]
-        return guarded(lambda: backend.capabilities.notice, f"reading the capabilities of {name}") or ""
+        own = guarded(lambda: backend.capabilities.notice, f"reading the capabilities of {name}") or ""
+        passed = () if _tasks_of(backend) else self._passed_over(task, signals)
+        return "; ".join(filter(None, (own, *passed)))
 
-    def without_logprobs(self) -> dict[str, str]:
-        """The backends that give no log-probabilities, each with a reason for people."""
-        reason = "it gives no log-probabilities"
-        gives = {name: self._gives_logprobs(backend) for name, backend in self.backends.items()}
-        return {name: reason for name, able in gives.items() if not able}
+    def _passed_over(self, task: str, signals: Signals) -> Iterator[str]:
+        """The specialists in *task* that could not take the request, in whose place a generator answered."""
+        for backend in self._specialists:
+            state = signals.backends[backend.name]
+            if task in _tasks_of(backend) and not state.ready:
+                reason = state.reason or "it is not ready"
+                yield f"{backend.name}, which serves the task {task}, was not asked: {reason}"
 
-    def _gives_logprobs(self, backend: Backend) -> bool:
+    def lacking(self, request: Request) -> dict[str, str]:
+        """The backends that lack a capability that *request* needs, each with a reason for people."""
+        needed = [(name, reason) for name, reason, needs in _NEEDS if needs(request)]
+        return {
+            backend.name: reason
+            for name, reason in reversed(needed)
+            for backend in self.backends.values()
+            if not self._has(backend, name)
+        }
+
+    def follows(self, name: str) -> bool:
+        """Whether the backend *name* follows the priority that a request asks for."""
+        return self._has(self.backends[name], "priorities")
+
+    def _has(self, backend: Backend, capability: str) -> bool:
         reading = f"reading the capabilities of {backend.name}"
-        return guarded(lambda: backend.capabilities.logprobs, reading, self._repeated.failed) is True
+        return guarded(lambda: getattr(backend.capabilities, capability), reading, self._repeated.failed) is True
 
     def model(self, name: str) -> str:
         """The model of the backend *name*, with its version where that is known; empty until a node reports it."""

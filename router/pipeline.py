@@ -22,7 +22,7 @@ from hybrid_llm.router.execution.attempts import Attempts
 from hybrid_llm.router.execution.call import BackendCalls, OneByOne, Opener, Parse, Race, Routed, Sleep
 from hybrid_llm.router.fleet import Fleet, unable, without
 from hybrid_llm.router.guardrails.rules import Guardrails
-from hybrid_llm.router.observability.hooks import ClientStatus, Hook, RequestEvent, client_hooks, emit, tracing_hook
+from hybrid_llm.router.observability.hooks import ClientStatus, Hook, Hooks, RequestEvent, emit
 from hybrid_llm.router.output import CallCheck, OutputParser
 from hybrid_llm.router.preview import Preview
 from hybrid_llm.router.privacy import Assessment, PrivacyGuard
@@ -64,9 +64,8 @@ class Pipeline:
         self.fleet = fleet
         self._policies = policies
         self._guard = guard
-        self._hooks = tuple(hooks)
-        self.tracing: Final = tracing_hook(self._hooks)
-        """What follows each request, or None."""
+        self.hooks: Final = Hooks(hooks)
+        self.tracing: Final = self.hooks.tracing  # what follows each request, or None
         self._defaults = defaults or Defaults()
         self._limits = limits or RequestLimits()
         self._cache = cache
@@ -75,14 +74,11 @@ class Pipeline:
         self._policy = policies.current
         self._routed_under: Policy | None = None
         self._is_light = self._replaces = False
-        for hook in client_hooks(self._hooks):
-            hook.attach(self.status)
+        self.hooks.attach(self.status)
 
     def add_hook(self, hook: Hook) -> None:
         """Call *hook*, too, about each request that is received from now on."""
-        self._hooks = (*self._hooks, hook)
-        for one in client_hooks([hook]):
-            one.attach(self.status)
+        self.hooks.add(hook, self.status)
 
     @property
     def policy(self) -> Policy:
@@ -95,17 +91,17 @@ class Pipeline:
     def status(self) -> ClientStatus:
         """The state of the client now, for metrics and for people."""
         self.fleet.adopt(self.policy)
-        status = self.fleet.status()
-        return status if self._cache is None else replace(status, cache=self._cache.savings)
+        saved = None if self._cache is None else self._cache.savings
+        return replace(self.fleet.status(), cache=saved, audit_lost=self.hooks.lost)
 
     def is_quick(self, incoming: Incoming) -> bool:
         """Whether routing takes so little that it may run in an event loop.
 
-        It does not for long texts, with detectors, guardrails or a cache of the app or models, with the values of a
-        session, and for the first request under a policy, for which rules are compiled and a tokenizer is loaded.
+        It does not for long texts, with detectors, guardrails or a cache of the app or models, with an audit log, with
+        values of a session, and for the first request under a policy: it compiles rules and loads a tokenizer.
         """
         policy = self.policy
-        if self._routed_under is not policy or not incoming.is_short:
+        if self._routed_under is not policy or not incoming.is_short or self.hooks.admitting:
             return False
         if self._cache is not None and not self._cache.is_quick:
             return False
@@ -249,14 +245,14 @@ class Pipeline:
         """A first request was routed under *policy*: what its rules and detectors need is loaded."""
         rules = policy.tags.values()
         self._replaces = any(rule.pseudonymise for rule in rules)
-        self._is_light = all(name in DETECTOR_NAMES for rule in rules for name in rule.detect)
+        detected = {name for rule in rules for name in rule.detect}
+        self._is_light = detected <= set(DETECTOR_NAMES) and not self.fleet.spending.is_remote
         self._routed_under = policy
 
     def _decide(self, assessment: Assessment, policy: Policy, incoming: Incoming) -> Routed:
         metadata = RequestMetadata.of(assessment.request)
         signals = self.fleet.fitted(assessment.request, self.fleet.snapshot(metadata, policy.objectives))
-        if assessment.request.logprobs is not None:
-            signals = unable(self.fleet.without_logprobs(), signals)
+        signals = unable(self.fleet.lacking(assessment.request), signals)
         if (named := assessment.request.backends) is not None:
             signals = unable(not_named(named, signals.backends), signals)
         signals = unable(incoming.excluded, without(assessment.blocked, signals))
@@ -299,12 +295,15 @@ class Pipeline:
 
         Raises:
             NoEligibleBackend: the decision excludes every backend.
+            AuditUnavailable: it cannot be recorded, and must be.
         """
+        if self.hooks.admitting:
+            self._admit(routed)
         if not routed.decision.order:
             raise self._no_eligible(routed)
-        over, guardrails = partial(self.release, routed), self._guardrails
+        over, guardrails, fleet, hooks = partial(self.release, routed), self._guardrails, self.fleet, self.hooks.all
         screen = None if guardrails is None else guardrails.screen(routed.assessment.request, routed.metadata, aside)
-        answer = partial(Answer, routed=routed, hooks=self._hooks, notice=self.fleet.notice, screen=screen)
+        answer = partial(Answer, routed=routed, hooks=hooks, notice=fleet.notice, follows=fleet.follows, screen=screen)
         found = self._cache.find(routed) if self._cache is not None else None
         if isinstance(found, Replay):
             return answer(found, over=over)
@@ -319,6 +318,14 @@ class Pipeline:
                 run = shared = self._cache.share(found, routed, attempts, wakeup)
                 over, leave = partial(shared.end, over), partial(shared.leave, leave)
         return answer(run, over=over, keep=keep, leave=leave, trail=trail)
+
+    def _admit(self, routed: Routed) -> None:
+        """Ask the hooks that may refuse a request."""
+        try:
+            self.hooks.admit(routed.metadata, routed.decision)
+        except BaseException as error:
+            self._ended(routed, error)
+            raise
 
     def _no_eligible(self, routed: Routed) -> NoEligibleBackend:
         reasons = "; ".join(routed.decision.exclusions())
@@ -339,7 +346,7 @@ class Pipeline:
             declared=routed.assessment.declared,
             trace=routed.trace,
         )
-        emit(self._hooks, event)
+        emit(self.hooks.all, event)
 
     def _attempts(self, routed: Routed, calls: BackendCalls, race: Callable[[], Race]) -> Attempts:
         limits, order = routed.policy.resilience, routed.decision.order
@@ -375,8 +382,7 @@ class Pipeline:
         guarded(self._policies.close, "closing the policy")
         self._guard.close()
         self.fleet.close()
-        for hook in client_hooks(self._hooks):
-            guarded(partial(hook.detach, self.status), f"detaching the hook {type(hook).__name__}")
+        self.hooks.detach(self.status)
         if self._cache is not None:
             self._cache.close()
 

@@ -16,16 +16,23 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 ROOT = Path(__file__).resolve().parents[1]
 # The longest first, so that none is left alone at the end. Tests elsewhere run together in one more group.
 GROUPS = (
     ("tests/prepare/tuning", "tests/prepare/compression", "tests/prepare/privacy"),
-    ("tests/prepare/data", "tests/prepare/recipe", "tests/prepare/evaluation", "tests/prepare/explain"),
-    ("tests/backends/engine",),
     ("tests/router",),
-    ("tests/chaos",),
     ("tests/e2e",),
+    ("tests/chaos",),
+    (
+        "tests/prepare/data",
+        "tests/prepare/recipe",
+        "tests/prepare/evaluation",
+        "tests/prepare/explain",
+        "tests/prepare/creation",
+    ),
+    ("tests/backends/engine",),
     ("tests/backends/gguf", "tests/backends/models", "tests/backends/calls"),
     ("tests/backends/wire",),
     ("tests/benchmarks",),
@@ -35,6 +42,8 @@ GROUPS = (
     ("tests/lab",),
     ("tests/policies",),
 )
+_LONG: Final = 4
+"""So many groups take longer than the one of tests elsewhere."""
 LANES = min(4, (os.cpu_count() or 1) + 1)
 """One group more than processors: much of the time of nodes, proxies and floods is waiting. Some groups take 3 GB."""
 
@@ -63,13 +72,15 @@ def groups() -> list[tuple[str, ...]]:
     named = [ROOT / folder for group in GROUPS for folder in group]
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     rest = [path for path in files if not any(path.is_relative_to(folder) for folder in named)]
-    return [*GROUPS, tuple(path.relative_to(ROOT).as_posix() for path in rest)]
+    others = tuple(path.relative_to(ROOT).as_posix() for path in rest)
+    return [*GROUPS[:_LONG], others, *GROUPS[_LONG:]]
 
 
 def run(group: tuple[str, ...]) -> Result:
     """Run pytest for *group*, and print its output."""
-    # Child processes inherit it: a crash leaves a traceback anywhere, even in a process that is about to exit.
-    environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
+    # Child processes inherit both: a crash leaves a traceback anywhere, even in a process that is about to exit; and
+    # models are so small here, and processors so few for all groups, that more threads would only spin.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONFAULTHANDLER": "1"}
     command = [sys.executable, "-m", "pytest", *group]
     began = time.monotonic()
     done = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests import weights
+from tests import postgres, weights
 
 settings.register_profile("hybrid-llm", deadline=None)
 settings.load_profile("hybrid-llm")
@@ -42,3 +42,21 @@ def smollm2_folder(smollm2_gguf: Path) -> Path:
     from tests.smollm2 import edge_folder
 
     return edge_folder()
+
+
+@pytest.fixture(scope="module")
+def s3_endpoint():
+    """The URL of an empty S3 server of this module, by moto; skipped without it."""
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL server, shared by the tests of a process; skipped where its programs are missing."""
+    with postgres.running() as server:
+        yield server

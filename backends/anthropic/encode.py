@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from hybrid_llm.backends.anthropic.settings import AnthropicSettings
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.encode import checked, named, strings, texts_of, unsupported
+from hybrid_llm.backends.http.encode import checked, strings, taken, texts_of, unsupported
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import Tool, ToolCall, numbered_id, parsed_arguments
 
-_SAMPLING: Final = ("temperature", "top_p", "top_k")
+_SAMPLING: Final = frozenset({"temperature", "top_p", "top_k"})
 """Settings that older models take; the others of ours no model does."""
 _CHOICES: Final = {"auto": "auto", "none": "none", "required": "any"}
 _SYSTEM: Final = ("system", "developer")
@@ -115,9 +115,7 @@ def _continued(request: Request, settings: AnthropicSettings) -> Iterator[Json]:
 
 def _sampling(sampling: Sampling, settings: AnthropicSettings) -> Json:
     """What is sent of *sampling*; a setting that the model does not take is refused by its name."""
-    values, taken = named(sampling), _SAMPLING if settings.takes_sampling else ()
-    if foreign := sorted(values.keys() - set(taken)):
-        raise unsupported(settings, f"does not take {', '.join(foreign)}")
+    values = taken(settings, sampling, _SAMPLING if settings.takes_sampling else frozenset())
     return {**values, **({"stop_sequences": list(sampling.stop)} if sampling.stop else {})}
 
 

@@ -15,6 +15,8 @@ from hybrid_llm.backends.schema import WHITESPACE, UnusableSchema, check_schema
 from hybrid_llm.core.request import Request
 from hybrid_llm.core.tools import TOOL_NAME, Tool
 
+WHITESPACE_RULE: Final = '"x-guidance": ' + json.dumps({"whitespace_pattern": WHITESPACE})
+"""What every schema in a grammar ends with."""
 _GAP: Final = r"GAP: /[ \n]{1,4}/"
 _SPECIAL: Final = re.compile(r"([\\^$.|?*+()\[\]{}/])")
 
@@ -100,6 +102,15 @@ class Grammars:
         return [self._controls.get(part, part) for part in parts if part]
 
 
+def document_grammar(schema: str) -> str:
+    """The grammar of a document alone, as `check_schema` returns it but in Lark.
+
+    Raises:
+        UnusableSchema: *schema* cannot be enforced.
+    """
+    return f"%llguidance {{}}\nstart: {_json_rule(schema)}"
+
+
 def offered_tools(request: Request) -> dict[int, Tool]:
     """The tools that may be called, by their index."""
     if request.tool_choice == "none":
@@ -146,7 +157,8 @@ def _arguments_rule(index: int, tool: Tool) -> str:
 def _json_rule(schema: str) -> str:
     check_schema(schema)
     parsed: dict[str, Any] = json.loads(schema)
-    return "%json " + json.dumps({**parsed, "x-guidance": {"whitespace_pattern": WHITESPACE}})
+    rules = json.dumps(parsed)[:-1]
+    return f"%json {rules}{', ' if parsed else ''}{WHITESPACE_RULE}}}"
 
 
 def _quoted(text: str) -> str:

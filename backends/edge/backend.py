@@ -99,6 +99,7 @@ class EdgeBackend:
             output_schema=True,
             tools=True,
             logprobs=True,
+            penalties=True,
             draws=self._draws,
             notice=self._notice,
             revision=self._revision,

@@ -14,6 +14,7 @@ from typing import Any
 
 from hybrid_llm.backends.chat_files import file_error
 from hybrid_llm.core.errors import UntrustedModel
+from hybrid_llm.core.jsontext import read_json
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -48,6 +49,13 @@ class Manifest:
     def to_json(self) -> str:
         """The text of `manifest.json`."""
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2, sort_keys=False) + "\n"
+
+    @property
+    def kind(self) -> str:
+        """The kind of backend that runs it: `onnx` generates, `encoder` and `litert` classify."""
+        if "genai_config.json" in self.files:
+            return "onnx"
+        return "litert" if "model.tflite" in self.files else "encoder"
 
     @property
     def total_bytes(self) -> int:
@@ -112,7 +120,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise file_error(folder, f"has no {MANIFEST_NAME}: create the folder with hybrid-llm models convert")
     try:
-        return _manifest(json.loads(path.read_text(encoding="utf-8")))
+        return _manifest(read_json(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise file_error(path, f"is not a model manifest ({error!r}): convert the model again") from error
 
@@ -157,8 +165,11 @@ def read_layout(folder: Path, manifest: Manifest) -> ModelLayout:
         ConfigError: a value is missing, invalid, out of range, or differs from the manifest.
     """
     path = folder / "genai_config.json"
+    if manifest.kind != "onnx":
+        what = f"holds no generator: name it in hybrid.yaml as a backend of `kind: {manifest.kind}`, which classifies"
+        raise file_error(folder, what)
     try:
-        layout = _layout(json.loads(path.read_text(encoding="utf-8"))["model"])
+        layout = _layout(read_json(path)["model"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise file_error(path, f"is unusable ({error!r}): convert the model again") from error
     if layout.filename not in manifest.files:

@@ -102,9 +102,7 @@ class Run:
         grammar = self._grammar(model)
         self._size = capacity * model.kv_bytes_per_token
         self._wait(prompt)
-        sampler = Sampler(
-            self._request.sampling.completed(model.tokenizer.recommended), prompt, model.layout.vocab_size
-        )
+        sampler = self._sampler(model, prompt)
         if grammar is not None and grammar.complete:  # the partial answer to be continued is whole
             reason = FinishReason.TOOL_CALLS if self._request.answer_calls else FinishReason.STOP
             yield replace(self._last_chunk(Delta(), reason, len(prompt), 0), tokens=0)
@@ -145,6 +143,11 @@ class Run:
             yield Chunk(text=delta.text, reasoning=delta.reasoning, tool_calls=delta.calls, logprobs=delta.logprobs)
             pending = [token]
             self._tokens.append(token)
+
+    def _sampler(self, model: EdgeModel, prompt: list[int]) -> Sampler:
+        sampling = self._request.sampling.completed(model.tokenizer.recommended)
+        count = model.tokenizer.partial_tokens(self._request, prompt) if sampling.penalises_answer else 0
+        return Sampler(sampling, prompt, model.layout.vocab_size, prompt[len(prompt) - count :])
 
     def _reason(self, repeated: bool, count: int) -> FinishReason | None:  # noqa: FBT001 - what the watch returns
         """Why the answer ends after *count* tokens though the model has not ended it; None if it goes on."""

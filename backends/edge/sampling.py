@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid_llm.backends.edge.model import Logits
+from hybrid_llm.backends.penalties import AnswerPenalty
 from hybrid_llm.backends.schema import SchemaNotFollowed
 from hybrid_llm.core.request import Sampling
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 Ids = NDArray[np.intp]
 
-_COLDEST = 1e-5
-"""Below this temperature only the likeliest token is left, and float32 underflows."""
 _FIRST_SORT = 512
 """Candidates for the nucleus that are sorted at first; more only if these do not reach top_p."""
 
@@ -70,16 +69,23 @@ class Grammar:
 
 
 class Sampler:
-    """Draws the tokens of one answer. The order of the filters is transformers': penalty, temperature, k, p, min-p."""
+    """Draws the tokens of one answer. The order of the filters is transformers': penalties, temperature, k, p, min-p.
 
-    def __init__(self, sampling: Sampling, prompt: Iterable[int], vocab_size: int) -> None:
+    The penalties come in vLLM's order: repetition, then frequency and presence.
+    """
+
+    def __init__(self, sampling: Sampling, prompt: Iterable[int], vocab_size: int, partial: Iterable[int] = ()) -> None:
+        """*prompt*: all that the model reads; *partial*: those of its tokens that are a partial answer."""
         self._sampling = sampling
-        self._greedy = sampling.temperature < _COLDEST
+        self._greedy = sampling.is_greedy
         self._random = None if self._greedy else np.random.default_rng(sampling.seed)
         self._seen: NDArray[np.bool_] | None = None
         if sampling.repetition_penalty != 1.0:
             self._seen = np.zeros(vocab_size, dtype=np.bool_)
             self._seen[list(prompt)] = True
+        self._answer: AnswerPenalty[Logits] | None = None
+        if sampling.penalises_answer:
+            self._answer = AnswerPenalty(sampling, np.zeros(vocab_size, dtype=np.float32), partial)
 
     def draw(self, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> int:
         """Return the next token's id. *logits* is modified; *allowed* is a grammar's mask of the vocabulary.
@@ -89,6 +95,8 @@ class Sampler:
         """
         if self._seen is not None:
             _penalise(logits, self._seen, self._sampling.repetition_penalty)
+        if self._answer is not None:
+            logits -= self._answer.deductions
         if allowed is not None:
             logits[~allowed] = -np.inf
         best = int(logits.argmax())
@@ -97,6 +105,8 @@ class Sampler:
         token = best if self._greedy else self._draw(logits, logits[best])
         if self._seen is not None:
             self._seen[token] = True
+        if self._answer is not None:
+            self._answer.add(token)
         return token
 
     def _draw(self, logits: Logits, highest: np.float32) -> int:

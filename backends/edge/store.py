@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from hybrid_llm.core.environment import read_environment
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 
 EMBEDDED: Final = "embedded"
 DEFAULT: Final = "default"
@@ -113,7 +113,7 @@ class ModelStore:
         """
         path = self.folder(name).parent / _ORIGIN
         try:
-            origin = json.loads(path.read_text(encoding="utf-8"))
+            origin = read_json(path)
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read ({error}): remove and add the model again") from None
         if not isinstance(origin, dict):

@@ -96,6 +96,7 @@ class EncoderBackend:
             context_window=_WINDOW,
             output_schema=True,
             logprobs=self._task == CLASSIFY,
+            penalties=True,  # it draws no token that could come twice
             tasks={self._task: frozenset(name.lower() for name in self._names.values())},
             revision=self._revision,
         )

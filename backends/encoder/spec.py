@@ -43,7 +43,11 @@ class EncoderConfig:
 
     name: str = "encoder"
     model: Path = key(
-        File("the name of a model of the store, or the path of a model folder", names=stored_models),
+        File(
+            "the name of a model of the store, or the path of a model folder",
+            names=stored_models,
+            remedy="(`hybrid-llm models pull NAME --registry URL` gets a model; a path has a slash)",
+        ),
         "The folder with `model.onnx`, `tokenizer.json` and `config.json`, or the name under which a model was pulled.",
     )
     labels: Mapping[str, str] = key(

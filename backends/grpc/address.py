@@ -14,11 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from hybrid_llm.backends.wire.certificates import TLSFiles, inspect
+from hybrid_llm.backends.wire.expiry import expiries
 from hybrid_llm.backends.wire.handshake import Address, Lookup, has_route, is_address, tls_handshake
+from hybrid_llm.backends.wire.revocation import CertificateId, RevocationList
+from hybrid_llm.backends.wire.sealing.evidence import Verifier
+from hybrid_llm.backends.wire.sealing.pins import SealedSpec
 from hybrid_llm.backends.wire.tls import check_dates
 from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, HybridLLMError
 from hybrid_llm.core.fields import Number, Whole, key
+from hybrid_llm.core.limits import PRIORITY
+from hybrid_llm.core.secret import Secret
 
 _AGAIN_S: Final = 10.0
 _FIRST_S: Final = 1.0
@@ -41,14 +47,29 @@ class GrpcConfig(Checked):
     )
     max_message_bytes: int = key(Whole(1), "Size of the largest message, bytes.", default=4 * 1024 * 1024)
     connect_timeout: float = key(Number(0.001, 3600.0), "Seconds that one attempt to connect may take.", default=5.0)
+    model: str = ""
+    """The model or adapter of the node that answers; empty for the node's model, whatever its name."""
+    token: Secret | None = None
+    """A signed token that authenticates the app beside its certificate."""
+    priority: int = key(PRIORITY, "Priority of requests that name none.", default=0)
     energy_per_1k_tokens_j: float = key(
         Number(), "What the device spends to send and receive 1,000 tokens, joules.", default=0.0
     )
+
+    sealed: SealedSpec | None = None
+    """Which sealing keys are accepted; with it nothing is sent that is not sealed."""
+    verifier: Verifier | None = None
+    """Checks the evidence of sealing keys, in place of that for `sealed.measurements`."""
 
     @property
     def label(self) -> str:
         """The backend and its address, for the log."""
         return f"{self.name} {self.target}"
+
+    def expiries(self) -> dict[str, float]:
+        """When the app's files for the node expire: see `wire.expiry`."""
+        pins = None if self.sealed is None else self.sealed.keys
+        return expiries(cert=self.tls.cert, ca=self.tls.ca, crl=self.tls.crl, pins=pins)
 
 
 class Resolver:
@@ -114,6 +135,8 @@ class EndpointAddress:
 
     def __init__(self, config: GrpcConfig, lookup: Lookup) -> None:
         self.address: Final = Address.parse(config.target, config.server_name)
+        self._revocations = RevocationList(config.tls)
+        self._certificate: CertificateId | None = None
         self._config = config
         self._lookup = lookup
         self._preferred = ""
@@ -141,15 +164,28 @@ class EndpointAddress:
             check_dates(inspect(files.cert), files)
             for ip, share in self._candidates(end):
                 try:
-                    tls_handshake(self.address, files, timeout=max(share, 0.001), backend=name, ip=ip)
+                    found = tls_handshake(
+                        self.address,
+                        files,
+                        timeout=max(share, 0.001),
+                        backend=name,
+                        ip=ip,
+                        revocations=self._revocations,
+                    )
                 except HybridLLMError as error:
                     self._preferred, failure = "", error
                 else:
                     self.ip = self._preferred = ip
+                    self._certificate = found.certificate
                     return
             raise failure
         except ConfigError as error:
             raise AuthenticationFailed(str(error), backend=name) from error
+
+    def was_revoked(self) -> bool:
+        """Whether the certificate of the last handshake is revoked now."""
+        self._revocations.look()
+        return self._certificate is not None and self._revocations.find(self._certificate) is not None
 
     def _candidates(self, end: float) -> Iterator[tuple[str, float]]:
         """IP addresses with the seconds that each gets."""

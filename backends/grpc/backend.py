@@ -17,17 +17,18 @@ import grpc
 
 from hybrid_llm.backends.grpc.address import GrpcConfig
 from hybrid_llm.backends.grpc.connection import Connection, Link
-from hybrid_llm.backends.grpc.exchange import Exchange, NodeDescription, NodeStats
+from hybrid_llm.backends.grpc.exchange import Exchange, NodeDescription, NodeStats, described
+from hybrid_llm.backends.grpc.sealing import Sealer
 from hybrid_llm.backends.wire.handshake import Lookup
-from hybrid_llm.backends.wire.messages import PROTOCOL, record_from_wire
+from hybrid_llm.backends.wire.sealing.keys import KeyConfig
 from hybrid_llm.backends.wire.status import Metadata, has_detail
-from hybrid_llm.backends.wire.vocabulary import known, plain_name
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.errors import (
     BackendError,
     BackendOverloaded,
     BackendUnavailable,
     DeadlineExceeded,
+    DecryptionFailed,
     ProtocolMismatch,
     StreamInterrupted,
 )
@@ -45,8 +46,6 @@ SILENT: Final = "does not respond"
 NO_ROUTE: Final = "no route to host"
 """Why an endpoint that sends nothing is not ready."""
 
-_NAMES: Final = ("version", "model", "engine", "device", "tls_version", "tls_group", "identity")
-"""What a node reports of itself, and may not be a text that it has read."""
 _FAILURES: Final = (BackendUnavailable, StreamInterrupted, ProtocolMismatch)
 """Errors that count against the endpoint's health."""
 _DIAGNOSIS_S: Final = 1.0
@@ -86,6 +85,7 @@ class GrpcBackend:
         self.address: Final = config.target
         """`HOST:PORT`, unique among the endpoints of a pool."""
         self.energy_per_1k_tokens_j: Final = config.energy_per_1k_tokens_j
+        self.expiries: Final = config.expiries
         self._config = config
         self._clock = clock
         self._on_unreachable = on_unreachable
@@ -96,19 +96,24 @@ class GrpcBackend:
         self.endpoint_health = BackendHealth(lambda: (self.health,))
         """The same, as the router sees it."""
         self._connection = Connection(config, self.health, on_unreachable, lookup or Lookup())
+        self._sealer = Sealer(config.sealed, config.verifier) if config.sealed is not None else None
         self._stats = NodeStats(
             health=self.health, first_tokens=FirstTokenTimes(clock), context_window=config.context_window
         )
         self._capabilities = Capabilities(
-            model="", context_window=config.context_window, output_schema=True, tools=True
+            model=config.model, context_window=config.context_window, output_schema=True, tools=True
         )
 
     @property
+    def seals(self) -> bool:
+        """Whether it seals what it sends."""
+        return self._sealer is not None
+
+    @property
     def capabilities(self) -> Capabilities:
-        """What the node can do; *model* is empty before `probe`, *context_window* 0 before any call."""
+        """What the node can do; a *model* not configured is empty before `probe`, *context_window* 0 before calls."""
         window = self._config.context_window or self._stats.context_window
-        stats = self._stats
-        return replace(self._capabilities, context_window=window, draws=stats.draws, logprobs=stats.logprobs)
+        return self._stats.completed(replace(self._capabilities, context_window=window))
 
     @property
     def busy(self) -> float:
@@ -161,11 +166,12 @@ class GrpcBackend:
             PrivacyViolation: the clearance does not cover the cloud; nothing was sent.
             BackendError, SecurityError: see `hybrid_llm.core.errors`.
         """
-        exchange = self._exchange(require_clearance(cleared, Location.CLOUD))
+        exchange = self._exchange(require_clearance(cleared, Location.CLOUD, seals=self.seals))
         with self._judged(exchange):
             payload = exchange.payload(cleared)
             link = self._connection.link(exchange.remaining())
-            with self._call(exchange, link, payload) as call:
+            key = self._key(exchange, link)
+            with self._call(exchange, link, payload, key=key) as call:
                 try:
                     for message in call:
                         chunk = exchange.receive(message)
@@ -178,11 +184,12 @@ class GrpcBackend:
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
-        exchange = self._exchange(require_clearance(cleared, Location.CLOUD))
+        exchange = self._exchange(require_clearance(cleared, Location.CLOUD, seals=self.seals))
         with self._judged(exchange):
             payload = exchange.payload(cleared)
             link = await self._connection.alink(exchange.remaining())
-            with self._call(exchange, link, payload, asyncio.get_running_loop()) as call:
+            key = await self._akey(exchange, link)
+            with self._call(exchange, link, payload, asyncio.get_running_loop(), key=key) as call:
                 try:
                     async for message in call:
                         chunk = exchange.receive(message)
@@ -201,6 +208,22 @@ class GrpcBackend:
                     link.calls.end(call)  # if the consumer leaves
                     await call.code()
 
+    def _key(self, exchange: Exchange, link: Link) -> KeyConfig | None:
+        """The key to seal to, None where nothing is sealed; raises the errors of a call."""
+        try:
+            return self._sealer.key(link, exchange.remaining()) if self._sealer is not None else None
+        except grpc.RpcError as failure:
+            raise self._failure(exchange, failure) from None
+
+    async def _akey(self, exchange: Exchange, link: Link) -> KeyConfig | None:
+        """Do as `_key` does, without blocking the event loop."""
+        try:
+            return await self._sealer.akey(link, exchange.remaining()) if self._sealer is not None else None
+        except grpc.RpcError as failure:
+            status: Any = failure
+            error, patience = self._diagnose(exchange, status.code(), status.details(), status.trailing_metadata())
+            raise (await self._connection.prober.afault(patience) or error) from None
+
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
         """Ask the node for its description, within *timeout* seconds; for `hybrid-llm doctor` and eager starts.
 
@@ -212,37 +235,27 @@ class GrpcBackend:
         describe = HybridLLMStub(link.channel).Describe  # type: ignore[no-untyped-call]
         try:
             # The first call connects, so that the second measures the round trip alone.
-            describe(pb.DescribeRequest(), timeout=timeout)
+            metadata = self._connection.token.metadata()
+            describe(pb.DescribeRequest(), timeout=timeout, metadata=metadata)
             started, sent = time.perf_counter(), time.time()
-            reply = describe(pb.DescribeRequest(), timeout=timeout)
+            reply = describe(pb.DescribeRequest(), timeout=timeout, metadata=metadata)
         except grpc.RpcError as failure:
             raise self._failure(self._exchange(), failure) from None
         rtt_ms = (time.perf_counter() - started) * 1000
         link.warm = True
-        if reply.protocol != PROTOCOL:
-            versions = f"version {reply.protocol} of the protocol, this app speaks {PROTOCOL}"
-            text = f"{self.name} speaks {versions}: update the older one"
-            raise ProtocolMismatch(text, backend=self.name, ours=PROTOCOL, theirs=reply.protocol)
-        for name in _NAMES:
-            setattr(reply, name, plain_name(getattr(reply, name)))
-        reply.reason = known(reply.reason)
+        description = described(reply, backend=self.name, sent=sent, rtt_ms=rtt_ms)
+        if self._sealer is not None:
+            self._sealer.check(reply)
         self._stats.report(reply.load)
+        self._stats.parent = description.model if self._config.model in reply.adapters else ""
         self._stats.add_rtt(rtt_ms, warm=True)
         self._capabilities = Capabilities(
-            model=reply.model,
+            model=self._config.model or reply.model,
             context_window=reply.context_window,
             output_schema=reply.output_schema,
             tools=reply.tools,
         )
-        return record_from_wire(
-            NodeDescription,
-            reply,
-            active=reply.load.active,
-            queue=reply.load.queue,
-            slots=reply.load.slots,
-            clock_skew_s=reply.server_time_ms / 1000 - (sent + rtt_ms / 2000),
-            rtt_ms=rtt_ms,
-        )
+        return description
 
     def abort(self, request_id: str) -> None:
         """Cancel the calls of this request; from any thread."""
@@ -274,6 +287,8 @@ class GrpcBackend:
         except BaseException as error:
             if isinstance(error, BackendOverloaded | BackendUnavailable) and error.retry_after:
                 self.health.overloaded(error.retry_after)
+            if self._sealer is not None and isinstance(error, DecryptionFailed):
+                self._sealer.forget()
             self._judge(exchange, error, began)
             failed = isinstance(error, BackendError)
             if exchange.unanswered and (not failed or isinstance(error, DeadlineExceeded)):
@@ -298,12 +313,21 @@ class GrpcBackend:
 
     @contextmanager
     def _call(
-        self, exchange: Exchange, link: Link, payload: bytes, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        exchange: Exchange,
+        link: Link,
+        payload: bytes,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        key: KeyConfig | None,
     ) -> Generator[Any, None, None]:
         """Start the call. Cancel it when its consumer leaves: gRPC alone would let the node go on generating."""
+        metadata = (*exchange.metadata, *self._connection.token.metadata(exchange.request.priority))
+        if key is not None:
+            payload = exchange.seal(payload, key)
         exchange.start(warm=link.warm)
         try:
-            call = link.generate(payload, timeout=exchange.remaining(), metadata=exchange.metadata)
+            call = link.generate(payload, timeout=exchange.remaining(), metadata=metadata)
             link.calls.running.add(call)
         except ValueError:  # another thread has closed the channel since `link` returned it
             raise self._connection.closed_error() from None
@@ -351,6 +375,7 @@ def state_of(endpoints: Collection[GrpcBackend], *, name: str, reason: str) -> B
     return BackendState(
         name=name,
         location=Location.CLOUD,
+        sealed=all(endpoint.seals for endpoint in endpoints) and bool(endpoints),
         ready=not reason,
         reason=reason,
         serves=any(endpoint.health.serves for endpoint in endpoints),

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from hybrid_llm.backends.grpc.address import EndpointAddress, GrpcConfig
 from hybrid_llm.backends.grpc.exchange import Exchange
+from hybrid_llm.backends.grpc.token import CallToken
 from hybrid_llm.backends.prober import Prober
 from hybrid_llm.backends.wire import channels
 from hybrid_llm.backends.wire.handshake import Lookup
@@ -31,6 +32,7 @@ _REPORTS: Final = 20
 _ENDING_S: Final = 0.5
 """How long it waits for calls that run, seconds; calls that were cancelled before that are over."""
 _GENERATE: Final = "/hybrid_llm.v1.HybridLLM/Generate"
+_DESCRIBE: Final = "/hybrid_llm.v1.HybridLLM/Describe"
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +78,7 @@ class Link:
 
     channel: Any
     generate: Any
+    describe: Any
     warm: bool = False
     calls: LinkCalls = field(default_factory=LinkCalls)
     closing: AsyncGenerator[None, None] | None = None
@@ -119,6 +122,7 @@ class Connection:
         self.has_route = self._endpoint.has_route
         check_files(config.tls, "client")
         self._files = FileWatch(config.tls)
+        self.token: Final = CallToken(config.token, config.name, config.priority)
         self._lock = threading.Lock()
         self._links: WeakKeyDictionary[object, Link] = WeakKeyDictionary()
         """By event loop; that for threads under this object itself."""
@@ -197,14 +201,15 @@ class Connection:
                 channel = self._open(open_channel)
                 # No request serialiser: a message object could no longer be compared with its clearance.
                 generate = channel.unary_stream(_GENERATE, response_deserializer=pb.GenerateChunk.FromString)
-                self._links[owner] = Link(channel, generate)
+                describe = channel.unary_unary(_DESCRIBE, response_deserializer=pb.NodeDescription.FromString)
+                self._links[owner] = Link(channel, generate, describe)
             return self._links[owner]
 
     def _check(self, timeout: float) -> None:
         """Ask the node whether it serves, over a new connection, as a call would make it."""
         channel = self._open(channels.sync_channel)
         try:
-            channels.check_serving(channel, timeout, backend=self._config.name)
+            channels.check_serving(channel, timeout, backend=self._config.name, metadata=self.token.metadata())
         finally:
             channel.close()
 
@@ -223,8 +228,15 @@ class Connection:
                 self.prober.suspect(time.monotonic())
             if (since := self.prober.overdue_since()) is not None:
                 self._on_unreachable(since)
-            if self._health.silent:
-                self._cancel(Exchange.give_up)
+            self._end_calls()
+
+    def _end_calls(self) -> None:
+        """End the calls of a node that is silent, or whose certificate is revoked."""
+        if self._endpoint.was_revoked():
+            self.drop()
+            self._cancel(Exchange.distrust)
+        elif self._health.silent:
+            self._cancel(Exchange.give_up)
 
     def _on_silent(self) -> None:
         """End the calls that received nothing for a while: the node is silent, and they would wait in vain."""

@@ -8,32 +8,40 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from hybrid_llm.backends.grpc.address import GrpcConfig
-from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_from_wire, outgoing
+from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_from_wire, outgoing, record_from_wire
+from hybrid_llm.backends.wire.sealing.keys import KeyConfig
+from hybrid_llm.backends.wire.sealing.messages import AnswerOpener, seal_request
 from hybrid_llm.backends.wire.status import LOAD_KEY, PROTOCOL_KEY, Metadata, decode, has_detail
+from hybrid_llm.backends.wire.vocabulary import known, plain_name
 from hybrid_llm.core.clearance import Cleared
 from hybrid_llm.core.errors import (
     BackendError,
     BackendUnavailable,
     DeadlineExceeded,
+    ProtocolMismatch,
     RequestRejected,
     StreamInterrupted,
+    UntrustedPeer,
 )
 from hybrid_llm.core.generation import Chunk
 from hybrid_llm.core.health import HealthProbe
 from hybrid_llm.core.latency import FirstTokenTimes
+from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Request
 from hybrid_llm.core.tracing import trace_headers
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 _METADATA: Final = ((PROTOCOL_KEY, str(PROTOCOL)),)
-
+_REPORTED: Final = ("draws", "logprobs", "penalties", "priorities", "parent")
+_NAMES: Final = ("version", "model", "engine", "device", "tls_version", "tls_group", "identity")
+"""What a node reports of itself, and may not be a text that it has read."""
 _LONGEST_S: Final = 1e6
 """gRPC cannot count longer deadlines."""
 _FRESH_S: Final = 10.0
@@ -73,6 +81,36 @@ class NodeDescription:
     """The key exchange, such as `X25519MLKEM768`."""
     identity: str
     """Our own identity, as the node sees it."""
+    seals: bool = False
+    """It takes sealed requests."""
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters beside the model that we may use."""
+
+
+def described(reply: pb.NodeDescription, *, backend: str, sent: float, rtt_ms: float) -> NodeDescription:
+    """What *reply* means, which was asked for at *sent*, in seconds since 1970, and took *rtt_ms*.
+
+    Raises:
+        ProtocolMismatch: the node speaks another version of the protocol.
+    """
+    if reply.protocol != PROTOCOL:
+        versions = f"version {reply.protocol} of the protocol, this app speaks {PROTOCOL}"
+        text = f"{backend} speaks {versions}: update the older one"
+        raise ProtocolMismatch(text, backend=backend, ours=PROTOCOL, theirs=reply.protocol)
+    for name in _NAMES:
+        setattr(reply, name, plain_name(getattr(reply, name)))
+    reply.reason = known(reply.reason)
+    return record_from_wire(
+        NodeDescription,
+        reply,
+        active=reply.load.active,
+        queue=reply.load.queue,
+        slots=reply.load.slots,
+        clock_skew_s=reply.server_time_ms / 1000 - (sent + rtt_ms / 2000),
+        rtt_ms=rtt_ms,
+        seals=bool(reply.sealing_keys),
+        adapters=tuple(filter(None, map(plain_name, reply.adapters))),
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,8 +121,14 @@ class NodeStats:
     first_tokens: FirstTokenTimes
     context_window: int = 0
     """The last one that it has reported: while it loads its model it reports 0."""
+    parent: str = ""
+    """The model that the configured adapter belongs to, as far as it is known."""
     logprobs: bool = True
     """Whether it gives log-probabilities; assumed of a node that has not reported yet."""
+    penalties: bool = True
+    """Whether it follows presence and frequency penalties; assumed likewise."""
+    priorities: bool = False
+    """Whether it follows priorities, as far as it has reported."""
     rtt_ms: float | None = None
     _warm: bool = False
     """Whether *rtt_ms* was measured over a connection that was open already."""
@@ -98,7 +142,8 @@ class NodeStats:
             self._load, self._reported = load, time.monotonic()
             self.context_window = load.context_window or self.context_window
             if load.context_window:  # else its engine does not run
-                self.logprobs = load.logprobs
+                self.logprobs, self.penalties = load.logprobs, load.penalties
+            self.priorities, self.parent = load.priorities, load.parent or self.parent
         self.health.responded()
         if load.stopping:
             self.health.stopping()
@@ -109,6 +154,10 @@ class NodeStats:
     def draws(self) -> bool:
         """Whether its model draws where a request names no temperature."""
         return self._load.draws
+
+    def completed(self, capabilities: Capabilities) -> Capabilities:
+        """*capabilities*, with those that the node reports beside its answers."""
+        return replace(capabilities, **{name: getattr(self, name) for name in _REPORTED})
 
     def add_rtt(self, rtt_ms: float, *, warm: bool) -> None:
         """Record a round-trip time; one that includes connecting counts only until there is a better one."""
@@ -153,6 +202,9 @@ class Exchange:
     _first_ms: float = 0.0
     _warm: bool = False
     _given_up: bool = False
+    _distrusted: bool = False
+    _opener: AnswerOpener | None = None
+    """Opens the chunks, if the request was sealed."""
     _scored: bool = False
     """The answer has log-probabilities."""
     _heard: float = float("-inf")
@@ -170,18 +222,27 @@ class Exchange:
         """
         remaining = self.remaining()
         try:
-            data = outgoing(cleared, remaining=remaining)
+            data = outgoing(cleared, remaining=remaining, seals=self.config.sealed is not None, model=self.config.model)
         except (KeyError, ValueError, TypeError):
             # Not chained: the text of such an error may quote the prompt.
             text = "a field of the request does not fit the protocol: its role, a number's range, or invalid Unicode"
             raise RequestRejected(text, backend=self.config.name) from None
+        self._check_size(data)
+        if cleared.traceparent:
+            self.metadata = (*_METADATA, *trace_headers(cleared.traceparent))
+        return data
+
+    def seal(self, payload: bytes, key: KeyConfig) -> bytes:
+        """Return what to send instead of *payload*, sealed to *key*; raises as `payload` does."""
+        data, self._opener = seal_request(payload, key, issued_ms=time.time_ns() // 1_000_000)
+        self._check_size(data)
+        return data
+
+    def _check_size(self, data: bytes) -> None:
         limit = self.config.max_message_bytes
         if len(data) > limit:
             text = f"the request has {len(data)} bytes; a message to {self.config.name} holds at most {limit}"
             raise RequestRejected(text, backend=self.config.name, reason="message_too_large")
-        if cleared.traceparent:
-            self.metadata = (*_METADATA, *trace_headers(cleared.traceparent))
-        return data
 
     def remaining(self) -> float:
         """Return the seconds left; raise `DeadlineExceeded` when there are none."""
@@ -207,14 +268,22 @@ class Exchange:
 
         Raises:
             StreamInterrupted: it cannot be understood, or comes after the last one.
+            DecryptionFailed: the request was sealed, and this is not the next piece of its answer.
         """
         self._heard = time.monotonic()
         self.on_message()
-        if not self._first_ms:
+        if first := not self._first_ms:
             self._first_ms = self._elapsed_ms()
             self.stats.health.responded()
             self.stats.first_tokens.add(self._first_ms)
             self._suspicions = 0
+        if self._opener is not None:
+            message = self._opener(message)
+        if first and message.model != self.config.model:
+            raise self._outdated("does not choose among models")
+        if first and self.request.sampling.penalises_answer and not message.penalties:
+            self.stats.penalties = False
+            raise self._outdated("follows no presence or frequency penalty")
         try:
             chunk = chunk_from_wire(message)
         except KeyError:
@@ -233,8 +302,11 @@ class Exchange:
         self._scored = bool(chunk.logprobs)
         if chunk.text and not self._scored:
             self.stats.logprobs = False
-            text = f"{self.config.name} gives no log-probabilities: its software is older than this app's"
-            raise RequestRejected(text, backend=self.config.name, reason="unsupported")
+            raise self._outdated("gives no log-probabilities")
+
+    def _outdated(self, lacks: str) -> RequestRejected:
+        text = f"{self.config.name} {lacks}: its software is older than this app's"
+        return RequestRejected(text, backend=self.config.name, reason="unsupported")
 
     @property
     def unanswered(self) -> bool:
@@ -268,6 +340,11 @@ class Exchange:
         self._given_up = time.monotonic() - self._heard > _SILENCE_S
         return self._given_up
 
+    def distrust(self) -> bool:
+        """The node's certificate was revoked: its answer ends."""
+        self._distrusted = True
+        return True
+
     def abort(self, request_id: str) -> bool:
         """Whether this is a call of that request, which its caller ends."""
         self.aborted = self.aborted or self.request.request_id == request_id
@@ -287,13 +364,17 @@ class Exchange:
         self.stats.add_rtt(max(ours - theirs, 0.0), warm=self._warm)
 
     def finish(self, trailing: Metadata) -> None:
-        """The stream is over; raise `StreamInterrupted` where its last chunk did not come."""
+        """The stream is over; raise `StreamInterrupted` or `DecryptionFailed` where its last chunk did not come."""
         self.settle(trailing)
+        if self._opener is not None:
+            self._opener.finish()
         if not self.ended:
             raise self._broken("the answer ended without its last chunk")
 
     def failure(self, code: StatusCode, message: str, trailing: Metadata) -> Exception:
         """Return the error that a status means to the caller."""
+        if self._distrusted:
+            return UntrustedPeer("the node's certificate was revoked while it answered", backend=self.config.name)
         is_bare = not has_detail(trailing)
         self.lost = self._given_up or (code is StatusCode.UNAVAILABLE and is_bare)
         self.cancelled = code is StatusCode.CANCELLED and is_bare

@@ -20,7 +20,8 @@ from hybrid_llm.core.request import Request
 
 _BLOCK_CHARACTERS: Final = 512
 _MAX_BLOCKS: Final = 64
-_REMEMBERED: Final = 65_536
+_REMEMBERED: Final = 16_384
+"""Blocks, in about 3 MB: two million tokens, more than the KV memory of dozens of nodes holds."""
 _BOUND: Final = 1.25
 _SLACK: Final = 1.0
 _WORTH: Final = 0.5

@@ -63,6 +63,7 @@ class GrpcPool:
         self._called: OrderedDict[str, set[str]] = OrderedDict()
         self._lock = threading.Lock()
         self._closed = False
+        self._seals = all(config.sealed is not None for config in configs)
         self.endpoint_health = BackendHealth(lambda: [endpoint.health for endpoint in self._endpoints.values()])
         """The health of the endpoints together, for the router."""
         self._resolver = Resolver(configs, lookup=self._lookup, clock=clock)
@@ -84,6 +85,14 @@ class GrpcPool:
         for target in old.keys() - kept.keys():
             old[target].close()
 
+    def expiries(self) -> dict[str, float]:
+        """When the files of this app for the nodes expire, the first of each kind."""
+        found: dict[str, float] = {}
+        for endpoint in self._endpoints.values():
+            for what, instant in endpoint.expiries().items():
+                found[what] = min(instant, found.get(what, instant))
+        return found
+
     @property
     def capabilities(self) -> Capabilities:
         """What every endpoint can do: the least of them."""
@@ -96,6 +105,9 @@ class GrpcPool:
             tools=True,
             draws=any(each.draws for each in known),
             logprobs=all(each.logprobs for each in known),
+            penalties=all(each.penalties for each in known),
+            priorities=all(each.priorities for each in known),
+            parent=next((each.parent for each in known if each.parent), ""),
         )
 
     def state(self) -> BackendState:
@@ -110,7 +122,7 @@ class GrpcPool:
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Answer in chunks, from an endpoint that this request has not called. Raises as `GrpcBackend.stream` does."""
-        request = require_clearance(cleared, Location.CLOUD)
+        request = require_clearance(cleared, Location.CLOUD, seals=self._seals)
         endpoint = self._pick(request, self._resolver.refresh(request.remaining()))
         with closing(endpoint.stream(cleared)) as chunks:
             for chunk in chunks:
@@ -119,7 +131,7 @@ class GrpcPool:
 
     async def astream(self, cleared: Cleared) -> AsyncGenerator[Chunk, None]:
         """Do as `stream` does, without blocking the event loop."""
-        request = require_clearance(cleared, Location.CLOUD)
+        request = require_clearance(cleared, Location.CLOUD, seals=self._seals)
         endpoint = self._pick(request, await self._resolver.arefresh(request.remaining()))
         async with aclosing(Owned(endpoint.astream(cleared))) as chunks:
             async for chunk in chunks:

@@ -92,6 +92,7 @@ class HttpBackend:
         return BackendState(
             name=self.name,
             location=self.location,
+            sealed=self._settings.sealing_keys is not None,
             ready=not reason,
             reason=reason,
             serves=self.health.serves,

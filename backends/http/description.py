@@ -61,6 +61,7 @@ class Description:
             output_schema=_can(settings.output_schema, known.output_schema),
             tools=_can(settings.tools, known.tools),
             logprobs=settings.gives_logprobs,
+            penalties=settings.takes_penalties,
             draws=True,
             revision=settings.base_url,
         )

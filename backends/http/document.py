@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final, TypeGuard
 
 from hybrid_llm.core.jsonable import Json
+
+_MOST_BYTES: Final = 64 << 10
+"""A document is cut behind the piece with which it has more: an error or a few keys have less."""
+
+
+async def bytes_of(pieces: AsyncGenerator[bytes, None]) -> bytes:
+    """The bytes of all *pieces*, which are closed; cut where they are more than a document has."""
+    body = bytearray()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            body += piece
+            if len(body) > _MOST_BYTES:
+                break
+    return bytes(body)
 
 
 def object_of(value: Any) -> Json:

@@ -14,6 +14,8 @@ from hybrid_llm.core.request import GREEDY, Location, Request, Sampling
 from hybrid_llm.core.tools import numbered_id
 
 _SETTINGS: Final = (*RECOMMENDED, "seed")
+_NEUTRAL: Final = frozenset(RECOMMENDED) - {"temperature"}
+"""Settings whose defaults change nothing; a temperature of 0 is greedy."""
 
 
 def checked(body: Json, allowed: Set[str], location: Location) -> bytes:
@@ -60,6 +62,19 @@ def named(sampling: Sampling) -> Mapping[str, float]:
     values = {name: getattr(sampling, name) for name in _SETTINGS}
     explicit = (name for name in _SETTINGS if name in sampling.explicit or values[name] != getattr(GREEDY, name))
     return {name: values[name] for name in explicit if values[name] is not None}
+
+
+def taken(settings: HttpSettings, sampling: Sampling, names: Set[str]) -> Mapping[str, float]:
+    """What was `named`, for an API that has *names*; a value that asks for nothing needs no name there.
+
+    Raises:
+        RequestRejected: it lacks a setting; the message names it.
+    """
+    values = named(sampling)
+    foreign = values.keys() - names
+    if lacking := sorted(name for name in foreign if name not in _NEUTRAL or values[name] != getattr(GREEDY, name)):
+        raise unsupported(settings, f"does not take {', '.join(lacking)}")
+    return {name: value for name, value in values.items() if name in names}
 
 
 def unsupported(settings: HttpSettings, what: str) -> RequestRejected:

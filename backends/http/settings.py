@@ -150,6 +150,16 @@ class HttpSettings:
         return False
 
     @property
+    def takes_penalties(self) -> bool:
+        """Whether its API has presence and frequency penalties."""
+        return False
+
+    @property
+    def sealing_keys(self) -> Path | None:
+        """The file of accepted sealing keys; None where nothing is sealed."""
+        return None
+
+    @property
     def is_readable(self) -> bool:
         """Whether what is sent to another machine is not encrypted."""
         return self.url.scheme == "http" and not self.is_local

@@ -7,21 +7,22 @@ import json
 import ssl
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import httpx
 
 from hybrid_llm.backends.http.api import Api, Get, Reply
-from hybrid_llm.backends.http.document import object_of
+from hybrid_llm.backends.http.document import bytes_of, object_of
 from hybrid_llm.backends.http.failures import refusal
 from hybrid_llm.backends.http.inflate import ACCEPTED, Inflater
+from hybrid_llm.backends.http.sealed import SealedTransport
 from hybrid_llm.backends.http.settings import HttpSettings
+from hybrid_llm.backends.wire.sealing.pins import Pins, SealedSpec
 from hybrid_llm.core.errors import BackendUnavailable, ConfigError
 from hybrid_llm.core.tracing import trace_headers
 
-_MOST_ERROR_BYTES: Final = 64 << 10
 _MOST_REPLY_BYTES: Final = 4 << 20
 """A list of models has no more."""
 _TIMES_LIMIT: Final = 4.0
@@ -44,6 +45,7 @@ class Transport:
         self._headers = {"accept-encoding": ACCEPTED, **api.headers, **settings.key_headers()}
         self._route = api.route
         self._trust = _trust(settings)
+        self._pins = None if settings.sealing_keys is None else Pins(SealedSpec(keys=settings.sealing_keys))
         self._calls: httpx.AsyncClient | None = None
 
     @asynccontextmanager
@@ -51,7 +53,10 @@ class Transport:
         """Send *data*, and yield the response once its head has come. Connections belong to one event loop."""
         if self._calls is None:
             idle, connect = self._settings.idle_timeout_s, self._settings.connect_timeout_s
-            wires, timeout = self._wires(httpx.AsyncHTTPTransport), httpx.Timeout(idle, connect=connect)
+            timeout = httpx.Timeout(idle, connect=connect)
+            wires: httpx.AsyncBaseTransport = self._wires(httpx.AsyncHTTPTransport)
+            if self._pins is not None:
+                wires = SealedTransport(wires, self._pins, backend=self._settings.name)
             self._calls = httpx.AsyncClient(transport=wires, trust_env=False, timeout=timeout)
         said = {"content-type": "application/json", "accept": "text/event-stream", "x-request-id": request_id}
         said |= dict(trace_headers(traceparent))
@@ -107,7 +112,7 @@ async def check_answer(response: httpx.Response, *, backend: str) -> None:
     kind = response.headers.get("content-type", "").partition(";")[0]
     if response.status_code == httpx.codes.OK and "json" not in kind:
         return
-    document = _json(await _body(response))
+    document = _json(await bytes_of(pieces(response)))
     if response.status_code != httpx.codes.OK or object_of(document).get("error"):
         status = response.status_code if response.status_code != httpx.codes.OK else 500
         raise refusal(status, response.headers, document, backend=backend)
@@ -123,17 +128,6 @@ async def pieces(response: httpx.Response) -> AsyncGenerator[bytes, None]:
                 yield piece
                 await asyncio.sleep(0)
     yield b""
-
-
-async def _body(response: httpx.Response) -> bytes:
-    """The body, cut where it has more bytes than an error has."""
-    body = bytearray()
-    async with aclosing(pieces(response)) as found:
-        async for piece in found:
-            body += piece
-            if len(body) > _MOST_ERROR_BYTES:
-                break
-    return bytes(body)
 
 
 def _json(body: bytes | bytearray) -> Any:

@@ -24,7 +24,11 @@ class LiteRTConfig(EncoderConfig):
 
     name: str = "litert"
     model: Path = key(
-        File("the name of a model of the store, or the path of a model folder", names=stored_models),
+        File(
+            "the name of a model of the store, or the path of a model folder",
+            names=stored_models,
+            remedy="(`hybrid-llm models pull NAME --registry URL` gets a model; a path has a slash)",
+        ),
         "The folder with `model.tflite`, `tokenizer.json` and `config.json`, or the name that it was pulled under.",
     )
 

@@ -14,6 +14,7 @@ from hybrid_llm.backends.models.sources.source import Report
 from hybrid_llm.backends.models.space import require_space
 from hybrid_llm.backends.models.wheel import extract_gguf
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 
 _MARGIN = 1.25
 """A model folder takes at most this many times the bytes of its GGUF."""
@@ -55,7 +56,7 @@ def recommend(folder: Path, manifest: Manifest, sampling: Mapping[str, float]) -
     path = folder / "generation_config.json"
     if not sampling or read_sampling(folder):
         return manifest
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = read_json(path) if path.is_file() else {}
     path.write_text(json.dumps({**known, "do_sample": True, **sampling}, indent=2) + "\n", encoding="utf-8")
     manifest = replace(manifest, files={**manifest.files, path.name: digest_file(path)})
     (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")

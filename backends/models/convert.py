@@ -19,13 +19,16 @@ from hybrid_llm.backends.edge.folder import Manifest
 from hybrid_llm.backends.models.manifests import staging, write_manifest
 from hybrid_llm.backends.models.parity import FLOORS, Floor, Parity, check_parity, measure_parity
 from hybrid_llm.backends.models.tracing import TRACED, trace
-from hybrid_llm.backends.node.engines import weight_files
+from hybrid_llm.backends.node.engines import check_folder, weight_files
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.jsontext import read_json
 
 Precision = Literal["int4", "int8", "fp32"]
 Progress = Callable[[str, float], None]
 """Called with the current step and the share of the work that is done, 0 to 1."""
+Recode = Callable[[Path], object]
+"""Called with a folder of the builder, whose codes it changes."""
 
 _TEXT_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 _UNSUPPORTED = {
@@ -33,6 +36,8 @@ _UNSUPPORTED = {
     "Gemma3ForConditionalGeneration": "it reads images too; save its text model alone",
     **dict.fromkeys(("BloomForCausalLM", "FalconForCausalLM"), "its attention cannot be exchanged for onnxruntime's"),
 }
+_GENERATORS: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ChatGLMModel")
+"""Ends of the names of architectures that generate text."""
 _EXTRA_OPTIONS = {"Gemma2ForCausalLM": ("windowed_kv_cache=false",)}
 
 
@@ -48,6 +53,7 @@ def convert(
     hidden_states: bool = False,
     parity_steps: int = 32,
     parity_floor: Floor | None = None,
+    recode: Recode | None = None,
     progress: Progress = lambda what, share: None,  # noqa: ARG005
 ) -> Manifest:
     """Convert a Hugging Face folder and compare the result with transformers. Nothing is downloaded.
@@ -64,8 +70,8 @@ def convert(
         license: An SPDX identifier.
         hidden_states: Give the last layer's output after the final norm, `hidden_states`, beside the logits.
         parity_steps: Decode steps that are compared, per question.
-        parity_floor: The least agreement; by default that of the precision. Lower it for random weights only, which
-            suffer far more from quantisation than trained ones.
+        parity_floor: The least agreement; by default that of the precision. Random weights suffer more than trained.
+        recode: Called with a folder in int4 by k-quant, to find better codes; the result is compared with the others.
         progress: Called at each step.
 
     Raises:
@@ -79,12 +85,11 @@ def convert(
     describe = _Details(name or out.name, architecture, precision, license)
     with staging(out) as folder:
         tried: list[_Candidate] = []
-        for method in _methods(precision, block_size, traced=traced):
+        for method in _methods(precision, block_size, traced=traced, recode=recode):
             place, share = folder / str(len(tried)), 0.05 + 0.4 * len(tried)
             progress(f"building the graph{method.shown}", share)
             if traced:
-                trace(source, place, precision, block_size)
-                _copy_text_files(source, place)
+                _trace(source, place, precision, block_size)
             else:
                 _build(source, place, precision, [*common, *method.options], hidden_states=hidden_states)
             progress("comparing with transformers", share + 0.25)
@@ -105,6 +110,7 @@ class _Method(NamedTuple):
 
     name: str
     options: tuple[str, ...]
+    recode: Recode | None = None
 
     @property
     def shown(self) -> str:
@@ -121,7 +127,11 @@ _FREE: Final = 1.01
 """A rise of perplexity by less is as good as none: no other method is tried."""
 
 
-def _methods(precision: str, block_size: int, *, traced: bool) -> tuple[_Method, ...]:
+def _methods(precision: str, block_size: int, *, traced: bool, recode: Recode | None) -> tuple[_Method, ...]:
+    if recode is not None:
+        if traced or precision != "int4" or block_size != 32:
+            raise ConfigError("GPTQ needs a graph of the builder in int4, in blocks of 32: use another method")
+        return (_INT4[0]._replace(name="GPTQ, int8 head and sensitive layers", recode=recode), *_INT4)
     if traced or precision != "int4":
         return (_Method("", ()),)
     # The builder crashes on k-quant with other sizes.
@@ -146,7 +156,9 @@ class _Candidate:
 
     @classmethod
     def measured(cls, source: Path, folder: Path, method: _Method, details: _Details, steps: int) -> _Candidate:
-        """Compare the model in *folder* with its original."""
+        """Compare the model in *folder* with its original, once its codes are those of *method*."""
+        if method.recode is not None:
+            method.recode(folder)
         write_manifest(folder, **details._asdict(), parameters=1)
         parity, parameters = measure_parity(source, folder, steps=steps)
         return cls(folder=folder, method=method, parity=parity, parameters=parameters)
@@ -183,23 +195,33 @@ def _check(source: Path, out: Path, precision: str, *, hidden_states: bool) -> s
     for package in ("onnxruntime_genai", "onnx_ir", "torch", "transformers"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed: {install_hint('prepare')}")
+    check_folder(source)
     return architecture
 
 
 def _architecture(path: Path) -> str:
     try:
-        architecture = json.loads(path.read_text(encoding="utf-8"))["architectures"][0]
+        architecture = read_json(path)["architectures"][0]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ConfigError(f"{path} names no architecture ({error!r})", path=str(path)) from error
     if architecture in _UNSUPPORTED:
         raise ConfigError(f"{architecture} is not supported: {_UNSUPPORTED[architecture]}", path=str(path))
+    if not str(architecture).endswith(_GENERATORS):
+        message = f"{architecture} neither generates text nor classifies texts or tokens: tune it on labelled data"
+        remedy = f"`hybrid-llm models tune --model {path.parent} --data DATA --out tuned`"
+        raise ConfigError(f"{message} by {remedy}, and convert the result", path=str(path))
     return str(architecture)
+
+
+def _trace(source: Path, folder: Path, precision: str, block_size: int) -> None:
+    trace(source, folder, precision, block_size)
+    _copy_text_files(source, folder)
 
 
 def _build(source: Path, folder: Path, precision: str, options: list[str], *, hidden_states: bool) -> None:
     options = [*options, "include_hidden_states=true"] if hidden_states else options
     folder.mkdir(mode=0o755)
-    with tempfile.TemporaryDirectory(prefix="hybrid-llm-build-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as scratch:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source.resolve())]
         command += ["-o", str(folder.resolve()), "-p", precision, "-e", "cpu", "-c", scratch]
         command += ["--extra_options", *options, "hf_remote=false"]  # code in the folder is not run
@@ -218,7 +240,7 @@ def _build(source: Path, folder: Path, precision: str, options: list[str], *, hi
 
 def _name_hidden_states(path: Path) -> None:
     """Name the output in `genai_config.json`, which the builder does not."""
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path)
     config["model"]["decoder"]["outputs"]["hidden_states"] = "hidden_states"
     path.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
 

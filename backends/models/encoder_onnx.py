@@ -6,7 +6,10 @@ fusions, and graphs fused by `onnxruntime.transformers` are no faster and agree 
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -64,5 +67,16 @@ def _store(plain: Path, path: Path, precision: str) -> None:
     load_runtime()  # first, so that its telemetry is off
     quantization = import_module("onnxruntime.quantization")
     quantise = partial(quantization.quantize_dynamic, weight_type=quantization.QuantType.QInt8, per_channel=True)
-    quantise(str(plain), str(path), extra_options={"MatMulConstBOnly": True})
+    with unadvised():
+        quantise(str(plain), str(path), extra_options={"MatMulConstBOnly": True})
     plain.unlink()
+
+
+@contextmanager
+def unadvised() -> Iterator[None]:
+    """Keep onnxruntime from advising, through the root logger, a preparation that these graphs do not need."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,9 +14,10 @@ from hybrid_llm.backends.encoder.files import CONFIG, LITERT, ONNX, TOKENIZER, M
 from hybrid_llm.backends.encoder.model import Encoder
 from hybrid_llm.backends.models.encoder_parity import measure, require
 from hybrid_llm.backends.models.manifests import staging, write_manifest
-from hybrid_llm.backends.node.engines import weight_files
+from hybrid_llm.backends.node.engines import check_folder, weight_files
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.jsontext import read_json
 
 Precision = Literal["int8", "fp32"]
 Runtime = Literal["onnx", "litert"]
@@ -94,7 +94,7 @@ def convert_encoder(
         progress("comparing with transformers", 0.7)
         parity = measure(model, target.open(folder), texts)
         require(parity, precision)
-        settings = json.loads((source / CONFIG).read_text(encoding="utf-8"))
+        settings = read_json(source / CONFIG)
         manifest = write_manifest(
             folder,
             name=name or out.name,
@@ -113,7 +113,7 @@ def convert_encoder(
 
 def _class_of(source: Path) -> str:
     try:
-        names = json.loads((source / CONFIG).read_text(encoding="utf-8"))["architectures"]
+        names = read_json(source / CONFIG)["architectures"]
         return next((cls for end, cls in _CLASSES.items() if str(names[0]).endswith(end)), "")
     except (OSError, ValueError, LookupError, TypeError):
         return ""
@@ -134,6 +134,7 @@ def _check(source: Path, out: Path, precision: str) -> None:
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
             raise ConfigError(f"{package} is not installed: {install_hint('prepare')}")
+    check_folder(source)
 
 
 def _target(runtime: Runtime) -> _Target:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import json
 import platform
 import shutil
 import tempfile
@@ -15,8 +15,10 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, FileEntry, Manifest, digest_file
+from hybrid_llm.backends.models.locks import locked
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.files import replace_text
+from hybrid_llm.core.jsontext import read_json
 
 _BUILDER: Final = ("onnxruntime", "onnxruntime-genai", "onnx", "torch", "transformers", "tokenizers")
 
@@ -42,14 +44,25 @@ class HashedFile:
 
 @contextmanager
 def staging(out: Path) -> Iterator[Path]:
-    """A folder beside *out*, deleted afterwards unless it was moved into place."""
+    """A folder beside *out*, deleted afterwards unless it was moved into place; those of killed processes go first.
+
+    Raises:
+        ConfigError: another process makes *out*.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    folder.chmod(0o755)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    prefix = f".{out.name}.partial"
+    with locked(out.parent, prefix) as held:
+        if not held:
+            raise ConfigError(f"another process makes {out}: wait for it, or choose another folder", path=str(out))
+        for left in out.parent.glob(f"{glob.escape(prefix)}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{prefix}-", dir=out.parent))
+        folder.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            (out.parent / f"{prefix}.lock").unlink(missing_ok=True)
 
 
 def write_manifest(
@@ -94,7 +107,7 @@ def write_manifest(
 def _genai_model(folder: Path) -> dict[str, Any]:
     path = folder / "genai_config.json"
     try:
-        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        model = read_json(path)["model"]
         return {key: model[key] for key in ("context_length", "vocab_size")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(

@@ -14,7 +14,8 @@ from hybrid_llm.core.errors import ConfigError, HybridLLMError
 
 _RESERVE: Final = 16 << 20
 """Bytes that stay free for others."""
-_ELSEWHERE: Final = f"or set {MODELS} to a folder on another disk"
+ELSEWHERE: Final = f"or set {MODELS} to a folder on another disk"
+"""How to write the store of models to another disk."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNUSABLE: Final = frozenset(
     {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
@@ -30,8 +31,8 @@ class NoSpace(HybridLLMError):
         self.free = free
 
 
-def require_space(folder: Path, needed: int, what: str) -> None:
-    """Check that *folder* has room for *needed* bytes; *what* names the work in the message.
+def require_space(folder: Path, needed: int, what: str, elsewhere: str = ELSEWHERE) -> None:
+    """Check that *folder* has room for *needed* bytes; *what* names the work in the message, *elsewhere* another disk.
 
     Raises:
         NoSpace: it has not.
@@ -39,11 +40,11 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed + _RESERVE > free:
         has = f"{what} needs {megabytes(needed + _RESERVE)} in {folder}, which has {megabytes(free)}"
-        raise NoSpace(f"{has}: free some space, {_ELSEWHERE}", needed=needed, free=free)
+        raise NoSpace(f"{has}: free some space, {elsewhere}", needed=needed, free=free)
 
 
 @contextmanager
-def disk_errors(folder: Path, elsewhere: str = _ELSEWHERE) -> Iterator[None]:
+def disk_errors(folder: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Turn the errors of a disk that is full or cannot be written to into ones that say what to do.
 
     *elsewhere* is how to write to another disk.

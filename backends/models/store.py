@@ -33,7 +33,8 @@ from hybrid_llm.backends.models.sources import Source, Wanted
 from hybrid_llm.backends.models.sources.source import FetchFailed, Report
 from hybrid_llm.backends.models.space import disk_errors, require_space
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.files import replace_text
+from hybrid_llm.core.files import bytes_of, replace_text
+from hybrid_llm.core.jsontext import read_json
 
 VERSIONS: Final = ".versions"
 """The folder with the versions of each model of a registry, see `registry.device`."""
@@ -110,7 +111,7 @@ def add(store: ModelStore, addition: Addition, *, report: Report, waiting: Calla
                 if not was_there:
                     _sweep(store, addition.name)
                     _make(store, addition, entry, report)
-            if not store.default:
+            if not store.default and generates(store.folder(addition.name)):
                 replace_text(store.root / ".default", addition.name)
     folder = store.folder(addition.name)
     return Added(
@@ -121,13 +122,22 @@ def add(store: ModelStore, addition: Addition, *, report: Report, waiting: Calla
     )
 
 
+def generates(folder: Path) -> bool:
+    """Whether the model in *folder* can be the default, which answers prompts."""
+    return (folder / "genai_config.json").is_file()
+
+
 def use(store: ModelStore, name: str) -> None:
     """Make *name* the default model; `embedded` for the one of the package.
 
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or it generates nothing.
     """
-    store.folder(name)
+    folder = store.folder(name)
+    if not generates(folder):
+        kind = read_manifest(folder).kind
+        message = f"`{name}` classifies, and answers no prompts: name it in hybrid.yaml as a backend of `kind: {kind}`"
+        raise ConfigError(message, path=str(folder))
     with disk_errors(store.root):
         _prepare(store)
         replace_text(store.root / ".default", name)
@@ -148,13 +158,13 @@ def remove(store: ModelStore, name: str, *, force: bool = False) -> int:
         raise ConfigError(
             f"`{name}` is the default model: choose another with `hybrid-llm models use NAME`, or pass --force"
         )
-    freed = _size(folder.parent)
+    freed = bytes_of(folder.parent)
     with disk_errors(store.root), locked(store.root / ".locks", name, lambda: None):
         going = store.root / ".staging" / name
         shutil.rmtree(going, ignore_errors=True)
         versions = store.root / VERSIONS / name  # of a registry, where the name is a link
         if versions.is_dir():
-            freed = _size(versions)
+            freed = bytes_of(versions)
             folder.parent.unlink()
             versions.replace(going)
         else:
@@ -163,10 +173,6 @@ def remove(store: ModelStore, name: str, *, force: bool = False) -> int:
             (store.root / ".default").unlink()
         shutil.rmtree(going)
     return freed
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def verify(store: ModelStore, name: str) -> Manifest:
@@ -296,7 +302,7 @@ def _pins(store: ModelStore) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
-        pins: Any = json.loads(path.read_text(encoding="utf-8"))
+        pins: Any = read_json(path)
         return {str(source): {key: str(value) for key, value in pin.items()} for source, pin in pins.items()}
     except (ValueError, AttributeError) as error:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Starts and ends the node's child processes: Python modules of ours that talk over a pair of pipes."""
+"""Starts and ends the node's child processes: programs in Python that talk over a pair of pipes."""
 
 from __future__ import annotations
 
@@ -17,36 +17,59 @@ from typing import Final
 
 _log = logging.getLogger(__name__)
 _END_S: Final = 5.0
+_KILL: Final = getattr(signal, "SIGKILL", signal.SIGTERM)
+_OF_OURS: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
+"""Variables that lead Python to the packages of this environment."""
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 async def spawn(
-    arguments: Sequence[str], *, environment: Mapping[str, str] = _NOTHING, stderr: int | None = None
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str] = _NOTHING,
+    stderr: int | None = None,
+    python: Path | None = None,
 ) -> Process:
-    """Run Python with *arguments*, in a process group of its own: Ctrl-C in a terminal reaches the parent only."""
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    """Run Python with *arguments*, in a session of its own: Ctrl-C in a terminal reaches the parent only.
+
+    *python* is that of another environment, in which no package of this one is found; by default it is ours.
+    """
     return await create_subprocess_exec(
-        sys.executable,
-        "-P",
+        python or sys.executable,
+        "-P" if python is None else "-I",
         *arguments,
         stdin=PIPE,
         stdout=PIPE,
         stderr=stderr,
-        env={**os.environ, **environment, "PYTHONPATH": path},
-        process_group=0 if os.name == "posix" else None,
+        env=_ours(environment) if python is None else _of_another(environment),
+        start_new_session=True,  # uvloop, which Ray Serve installs, knows no `process_group`
     )
 
 
+def _ours(environment: Mapping[str, str]) -> dict[str, str]:
+    root = str(Path(__file__).parents[3])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    return {**os.environ, **environment, "PYTHONPATH": path}
+
+
+def _of_another(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _OF_OURS} | dict(environment)
+
+
 def kill(process: Process) -> None:
-    """Kill by the pid: `Process.kill` would reap a child that has just ended, which asyncio then misses."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+    """Kill a process that `spawn` started, and all that it has started: also once it has ended itself.
+
+    By its number: `Process.kill` would reap a child that has just ended, which asyncio then misses.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.name == "posix":
+            os.killpg(process.pid, _KILL)
+        elif process.returncode is None:
+            os.kill(process.pid, _KILL)
 
 
 async def end(process: Process, *, within: float = _END_S) -> None:
-    """Kill the process if it runs, for one that holds no state that must be saved.
+    """Kill the process and what it has started, for one that holds no state that must be saved.
 
     One that has not ended *within* seconds is left: a driver holds it, and its kill is pending, or a child of its own
     holds its output. A caller that is cancelled waits all the same, so that no child is left unreaped.

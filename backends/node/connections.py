@@ -91,6 +91,11 @@ def _sockets() -> Iterator[socket.socket]:
                 os.close(copy)
 
 
+def host_of(peer: str) -> str:
+    """The host of *peer*, such as `192.0.2.7`; empty if it has none."""
+    return _address(peer)[0]
+
+
 def _address(peer: str) -> tuple[str, int]:
     _, _, address = unquote(peer).partition(":")
     host, _, port = address.rpartition(":")

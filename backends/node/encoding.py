@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 
 from hybrid_llm.backends.node.requests import NODE
@@ -51,6 +52,10 @@ class PromptEncoder:
             raise RequestRejected(str(error), backend=NODE, reason="invalid_argument") from None
         _check_window(len(ids), request, window)
         return tuple(ids)
+
+    async def partial_tokens(self, request: Request, prompt: tuple[int, ...]) -> int:
+        """How many tokens at the end of *prompt*, which `encode` returned, are the partial answer of *request*."""
+        return await self.in_pool(partial(self._tokenizer.partial_tokens, request), prompt)
 
     async def _check_length(self, request: Request, window: int) -> None:
         """Refuse a prompt as soon as a part of it exceeds *window*."""

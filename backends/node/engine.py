@@ -7,10 +7,10 @@ itself is gone. The servicer detokenises and closes the stream on a stop text; e
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from hybrid_llm.backends.node.liveness import StallLimits
 from hybrid_llm.backends.signing.trust import Trust
@@ -22,6 +22,8 @@ from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
 
 FaultCode = Literal["rejected", "overloaded", "deadline", "internal"]
+KV_BLOCK: Final = 16
+"""Tokens of a block of the KV cache, which is what requests get and share of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class EngineConfig(Checked):
 
     model: Path
     """A transformers model folder: config.json and *.safetensors."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """Folders of LoRA adapters beside the model, as peft saves them, by the names that requests use for them."""
     engine: str = "auto"
     """A name in `ENGINES`. `auto` takes `packed` where it agrees with the model's own forward, else `one_by_one`."""
     device: str = "auto"
@@ -44,7 +48,12 @@ class EngineConfig(Checked):
     )
     max_slots: int = key(Whole(1, 4096), "Requests that are generated concurrently.", default=16)
     kv_tokens: int = key(
-        Whole(), "Capacity of the KV cache, tokens over all slots; 0 takes a quarter of the free memory.", default=0
+        Whole(),
+        "Capacity of the KV cache in tokens, which all requests share; 0 takes a quarter of the free memory.",
+        default=0,
+    )
+    context_window: int = key(
+        Whole(), "Maximum tokens of one prompt and its answer; 0 takes what the model and the KV cache hold.", default=0
     )
     prefill_budget: int = key(
         Whole(1),
@@ -53,7 +62,13 @@ class EngineConfig(Checked):
     )
     max_waiting: int = key(Whole(), "Requests that may wait for a slot; more are rejected as overloaded.", default=64)
     reuse_prefixes: bool = True
-    """Free slots keep their KV cache for later requests that share a prompt prefix and the salt."""
+    """Requests that begin alike, under one salt, share the KV cache of their beginning."""
+    python: Path | None = None
+    """The Python of the environment in which the engine vllm runs; None for engines of our own."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Options of the engine's own by their names, each as JSON or as plain text."""
+    replicas: str = ""
+    """Of the engine `ray`: the `HOST:PORT` at which its replicas answer gRPC; the other resources are theirs to say."""
     trust: Trust | None = None
     """Who must have signed the model; None loads any."""
     limits: StallLimits = field(default_factory=StallLimits)
@@ -89,8 +104,21 @@ class EngineRequest:
     """In place of a schema: a grammar of llguidance that the answer must follow, such as that of tool calls."""
     grammar_prefix: tuple[str | int, ...] = field(default=(), repr=False)
     """With a grammar: the partial answer that ends the prompt, as texts and ids of control tokens."""
+    partial_tokens: int = 0
+    """How many tokens at the end of the prompt, before those *answered*, are a partial answer: presence and frequency
+    penalties count them."""
     logprobs: int | None = None
     """How many of the likeliest tokens to score beside each token of the answer; None to score none."""
+    adapter: str = ""
+    """The LoRA adapter that answers, one of `EngineInfo.adapters`; empty for the model alone."""
+    answered: int = 0
+    """How many of the last tokens of the prompt another engine has answered: this one goes on as if it had drawn them,
+    with their penalties, in the same grammar, and at the next draw of the seed. They are in neither prefix."""
+
+    @property
+    def cache_salt(self) -> str:
+        """What must be equal for two requests to share KV cache: the caller, and the weights that compute it."""
+        return f"{self.adapter}\n{self.salt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +144,7 @@ class EngineOutput:
     """One for each of the tokens, if the request asks for log-probabilities."""
     finish_reason: FinishReason | None = None
     queue_ms: float = 0.0
-    """Milliseconds from submission to the slot; the same in every output of a request."""
+    """Milliseconds from submission until it runs; the same in every output of a request."""
     cached_tokens: int = 0
     """Prompt tokens whose KV cache was reused; the same in every output of a request."""
     error: EngineFault | None = None
@@ -132,13 +160,17 @@ class EngineLoad:
     """How busy the engine is."""
 
     active: int = 0
-    """Requests in a slot."""
+    """Requests that run."""
     waiting: int = 0
-    """Requests that wait for a slot."""
+    """Requests that wait for a slot or for memory."""
     slots: int = 0
     kv_tokens_used: int = 0
-    """KV cache tokens reserved for running requests."""
+    """Tokens of KV cache that running requests hold, in whole blocks."""
     kv_tokens_total: int = 0
+    running_adapters: tuple[str, ...] = ()
+    """Adapters of the requests in a slot."""
+    waiting_adapters: tuple[str, ...] = ()
+    """Adapters of the requests that wait for a slot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,12 +187,18 @@ class EngineInfo:
     context_window: int
     """Maximum tokens of prompt and answer together."""
     slots: int
+    kv_tokens: int = 0
+    """Tokens of its KV cache, which all requests share."""
     device: str = "cpu"
     dtype: str = "float32"
     output_schema: bool = False
     """Whether the engine enforces `EngineRequest.output_schema`."""
     logprobs: bool = False
     """Whether the engine gives `EngineOutput.scores`."""
+    adapters: tuple[str, ...] = ()
+    """Names of the LoRA adapters that are loaded beside the model."""
+    penalties: bool = False
+    """Whether the engine follows presence and frequency penalties."""
 
 
 class EngineDied(HybridLLMError):
@@ -237,7 +275,17 @@ def _objections(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
         )
     if math.isnan(request.expires) or not 0 < request.weight < math.inf or (request.logprobs or 0) < 0:
         yield "expires is not a time, weight not above 0, or logprobs below 0"
-    if (request.output_schema is not None or request.grammar) and not info.output_schema:
-        yield "unsupported: this engine cannot follow an output schema"
     if fault := request.sampling.fault(any_seed=True):
         yield fault
+    yield from _unsupported(request, info)
+
+
+def _unsupported(request: EngineRequest, info: EngineInfo) -> Iterator[str]:
+    if type(request.answered) is not int or not 0 <= request.answered < max(len(request.prompt_ids), 1):
+        yield "answered is not a number of tokens of the prompt"
+    if not 0 <= request.partial_tokens <= len(request.prompt_ids) - request.answered:
+        yield "the partial answer is longer than the prompt"
+    if request.adapter and request.adapter not in info.adapters:
+        yield "unsupported: this engine has no such adapter"
+    if (request.output_schema is not None or request.grammar) and not info.output_schema:
+        yield "unsupported: this engine cannot follow an output schema"

@@ -7,7 +7,8 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, aclosing
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -16,6 +17,8 @@ from google.protobuf.message import DecodeError
 
 from hybrid_llm.backends.node.intake import LEAVING_S, NO_MESSAGE, Intake
 from hybrid_llm.backends.node.requests import NODE, unexpected
+from hybrid_llm.backends.node.revoked import RevokedPeers
+from hybrid_llm.backends.node.rights import CLIENT, OPERATIONS, CallRights, NodeRights, OpenCall
 from hybrid_llm.backends.wire.certificates import TRUST_DOMAIN
 from hybrid_llm.backends.wire.status import ERROR_KEY, encode
 from hybrid_llm.backends.wire.tls import tls13_required
@@ -28,23 +31,27 @@ from hybrid_llm.core.errors import (
     SecurityError,
 )
 from hybrid_llm.core.log import Repeated
+from hybrid_llm.core.rights.grants import Operation
 
 _REFUSAL_S = 10.0
 """A client that is refused for one reason is a WARNING once in this time, seconds."""
 _refusals = Repeated(every_s=_REFUSAL_S, between=logging.DEBUG, logger=logging.getLogger(__name__))
 _TLS13 = "TLSv1.3"
-_CLIENT = f"{TRUST_DOMAIN}/client/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """The authenticated client of a connection. *identity* is the SPIFFE-style URI of its certificate."""
+    """The authenticated client of a call. *identity* is the SPIFFE-style URI of its certificate, or of its token."""
 
     identity: str
     address: str
     """As gRPC has it, such as `ipv4:192.0.2.7:43210`."""
     tls_version: str
     tls_group: str
+    tenant: str = ""
+    """The customer that a token names."""
+    rights: CallRights = field(default_factory=OpenCall)
+    """What the call may do."""
 
 
 PEER: ContextVar[Peer] = ContextVar("hybrid_llm_peer")
@@ -69,15 +76,10 @@ def peer_of(auth_context: Mapping[str, Any], *, address: str = "", only_tls13: b
     identities = [uri for uri in map(_text, auth_context.get("peer_uri", ())) if uri.startswith(TRUST_DOMAIN + "/")]
     if len(identities) != 1:
         raise AuthenticationFailed(f"the client's certificate has no identity under {TRUST_DOMAIN}", backend=NODE)
-    if not identities[0].startswith(_CLIENT):
+    if not identities[0].startswith(CLIENT):
         raise PermissionDenied("this certificate is not a client's", backend=NODE)
     group = _first(auth_context, "ssl_negotiated_key_exchange_group")
     return Peer(identity=identities[0], address=address, tls_version=version, tls_group=group)
-
-
-def client_name(identity: str) -> str:
-    """The name of a client's certificate, such as `app` of `spiffe://hybrid-llm/client/app`."""
-    return identity.removeprefix(_CLIENT)
 
 
 def _first(auth_context: Mapping[str, Any], key: str) -> str:
@@ -104,10 +106,19 @@ async def _abort(context: Any, error: HybridLLMError) -> None:
 
 
 class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Authenticates every call before its request is read, and holds it to the limits of *intake*."""
+    """Authenticates every call before its request is read, and holds it to its *rights* and the limits of *intake*."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        rights: NodeRights | None = None,
+        revoked: RevokedPeers | None = None,
+        on_refused: OnRefused | None = None,
+    ) -> None:
         self._intake = intake
+        self._rights = rights or NodeRights()
+        self._revoked = revoked
+        self._on_refused = on_refused
 
     async def intercept_service(
         self,
@@ -116,10 +127,31 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     ) -> Any:
         """Wrap the handler of a call."""
         handler = await continuation(handler_call_details)
-        return None if handler is None else _guarded(handler, self._intake)
+        method = handler_call_details.method
+        refused = self._on_refused if OPERATIONS.get(method) is Operation.GENERATE else None
+        return None if handler is None else _guarded(handler, self._intake, partial(self._admit, method), refused)
+
+    async def _admit(self, method: str, context: Any, held: ExitStack) -> Peer:
+        """The authenticated peer of a call of *method*, which it may call; *held* lasts as long as the call.
+
+        `PEER` is as much of it as is known, also when the call is refused.
+        """
+        peer = peer_of(context.auth_context(), address=context.peer(), only_tls13=tls13_required())
+        PEER.set(peer)
+        if self._revoked is not None:
+            held.enter_context(self._revoked.call(peer.address, context.auth_context()))
+        metadata = context.invocation_metadata() or ()
+        caller = await self._rights.caller(peer.identity, metadata)
+        PEER.set(peer := replace(peer, identity=caller.identity, tenant=caller.tenant or ""))
+        return replace(peer, rights=self._rights.admit(caller, method, metadata))
 
 
-def _guarded(handler: Any, intake: Intake) -> Any:
+Admit = Callable[[Any, ExitStack], Awaitable[Peer]]
+OnRefused = Callable[[Any, Peer, HybridLLMError], None]
+"""Takes the context of a call of `Generate`, its caller as far as it is known, and why it was refused."""
+
+
+def _guarded(handler: Any, intake: Intake, admit: Admit, refused: OnRefused | None = None) -> Any:
     """*handler* behind authentication and limits.
 
     To gRPC every request becomes a stream: it hands a single message to a handler only when all of it has arrived.
@@ -131,7 +163,7 @@ def _guarded(handler: Any, intake: Intake) -> Any:
     async def guarded(requests: Any, context: Any) -> Any:
         try:
             with ExitStack() as held:
-                request = await _admit(requests, context, parse, intake, held)
+                request = await _admitted(requests, context, parse, intake, held, admit, refused)
                 return await _answered(behaviour(request, context), context, intake)
         except grpc.aio.InternalError:  # an operation on this call failed: the client has left
             await asyncio.sleep(LEAVING_S)
@@ -143,7 +175,9 @@ def _guarded(handler: Any, intake: Intake) -> Any:
         except grpc.aio.BaseError:  # this call is over already
             raise
         except Exception as error:  # noqa: BLE001 - gRPC would send its text, which may quote the request
-            failure = unexpected(error, context.peer())
+            failure = _failure(error, context.peer())
+        if failure is None:
+            return await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this node does not implement this RPC")
         return await _abort(context, failure)
 
     return getattr(grpc, f"stream_{answers}_rpc_method_handler")(
@@ -153,12 +187,18 @@ def _guarded(handler: Any, intake: Intake) -> Any:
     )
 
 
-async def _admit(
-    requests: Any, context: Any, parse: Callable[[bytes], Any] | None, intake: Intake, held: ExitStack
+async def _admitted(
+    requests: Any,
+    context: Any,
+    parse: Callable[[bytes], Any] | None,
+    intake: Intake,
+    held: ExitStack,
+    admit: Admit,
+    refused: OnRefused | None,
 ) -> Any:
     """Return the parsed request of an authenticated peer within its limits; abort any other call."""
     try:
-        peer = peer_of(context.auth_context(), address=context.peer(), only_tls13=tls13_required())
+        peer = await admit(context, held)
         PEER.set(peer)
         held.enter_context(intake.call(peer.identity))
         if parse is None:
@@ -170,8 +210,20 @@ async def _admit(
     except (BackendError, SecurityError) as refusal:
         error = refusal
     event = f"{type(error).__name__} {context.peer().rpartition(':')[0]}"
-    _refusals.warn(event, "refused a call of %s: %s", context.peer(), error)
+    caller = PEER.get(None) or Peer(identity="", address=context.peer(), tls_version="", tls_group="")
+    _refusals.warn(event, "refused a call of %s, %s: %s", caller.address, caller.identity or "no identity", error)
+    if refused is not None:
+        refused(context, caller, error)
     return await _abort(context, error)
+
+
+def _failure(error: Exception, peer: str) -> HybridLLMError | None:
+    """What the client at *peer* may see of an *error* that is not of ours; None for an RPC that is not implemented."""
+    if isinstance(error, NotImplementedError):  # by gRPC's own servicers, for RPCs that only their descriptors have
+        return None
+    if isinstance(error, DecodeError):  # of one of a stream of requests, which gRPC parses as they are read
+        return RequestRejected(NO_MESSAGE, backend=NODE, reason="invalid_argument")
+    return unexpected(error, peer)
 
 
 def _client() -> str:

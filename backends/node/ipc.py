@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -119,16 +119,29 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, frozenset):
         return list(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     if not is_dataclass(value):
         raise TypeError(f"a {type(value).__name__} cannot be sent")
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _read_config(
-    model: str, limits: dict[str, float], trust: dict[str, str | None] | None, **fields: Any
+    model: str,
+    python: str | None,
+    adapters: dict[str, str],
+    limits: dict[str, float],
+    trust: dict[str, str | None] | None,
+    **fields: Any,
 ) -> EngineConfig:
-    trusted = None if trust is None else _read_trust(**trust)
-    return EngineConfig(model=Path(model), limits=StallLimits(**limits), trust=trusted, **fields)
+    return EngineConfig(
+        model=Path(model),
+        python=None if python is None else Path(python),
+        adapters={name: Path(folder) for name, folder in adapters.items()},
+        limits=StallLimits(**limits),
+        trust=None if trust is None else _read_trust(**trust),
+        **fields,
+    )
 
 
 def _read_trust(ca: str | None, identity: str | None, key: str | None) -> Trust:
@@ -167,13 +180,22 @@ def _read_output(
     )
 
 
+def _read_load(load: dict[str, Any]) -> EngineLoad:
+    return EngineLoad(**_tuples(load, "running_adapters", "waiting_adapters"))
+
+
+def _tuples(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    """*fields*, in which JSON has made lists of the tuples *names*."""
+    return fields | {name: tuple(fields[name]) for name in names}
+
+
 _READERS: dict[str, Callable[..., Message]] = {
     "Start": lambda config: Start(_read_config(**config)),
     "EngineRequest": _read_request,
     "Abort": Abort,
     "Progress": Progress,
-    "Ready": lambda info: Ready(EngineInfo(**info)),
+    "Ready": lambda info: Ready(EngineInfo(**_tuples(info, "adapters"))),
     "Refused": Refused,
     "Pulse": Pulse,
-    "Step": lambda outputs, load: Step(tuple(_read_output(**each) for each in outputs), EngineLoad(**load)),
+    "Step": lambda outputs, load: Step(tuple(_read_output(**each) for each in outputs), _read_load(load)),
 }

@@ -18,7 +18,7 @@ from itertools import chain, repeat
 from typing import Final
 
 from hybrid_llm.backends.calls.stream import AnswerStream, Delta, MalformedCall, malformed
-from hybrid_llm.backends.node.engine import Engine, EngineOutput, EngineRequest, FaultCode
+from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineOutput, EngineRequest, FaultCode
 from hybrid_llm.backends.node.tool_faults import tool_faults
 from hybrid_llm.backends.wire.messages import request_from_wire
 from hybrid_llm.backends.wire.vocabulary import known
@@ -120,7 +120,7 @@ def _number_faults(message: pb.GenerateRequest) -> Iterator[str]:
 
 
 def _name_faults(message: pb.GenerateRequest) -> Iterator[str]:
-    for field in ("task", "session_id", "tenant", "request_id"):
+    for field in ("task", "session_id", "tenant", "request_id", "model"):
         if not _is_name(getattr(message, field)):
             yield f"{field}: at most {NAME_CHARACTERS} printable characters are taken"
     if len(message.tags) > _MAX_TAGS or not all(tag and _is_name(tag) for tag in message.tags):
@@ -228,6 +228,17 @@ class Answer:
         """Tokens generated so far."""
         self.finish_reason: FinishReason | None = None
         """None while the answer is incomplete, and after a failure."""
+        self._refused = False
+
+    @property
+    def penalised(self) -> bool:
+        """Whether presence and frequency penalties are followed."""
+        return self._request.sampling.penalises_answer
+
+    @property
+    def taken(self) -> int:
+        """Tokens that the engine took for it, the prompt's included; none of a request that the engine did not take."""
+        return 0 if self._refused and not self.tokens else len(self._request.prompt_ids) + self.tokens
 
     async def chunks(self, engine: Engine) -> AsyncGenerator[Chunk, None]:
         """Yield the answer that *engine* generates; closing the generator aborts the request.
@@ -236,14 +247,18 @@ class Answer:
             BackendError: the engine rejected the request or failed to compute it.
             EngineDied: the engine crashed.
         """
-        async with aclosing(Owned(engine.stream(self._request))) as outputs:
-            async for output in outputs:
-                for part in _parts(output):
-                    chunk = self._parsed(part)
-                    if chunk is not None:
-                        yield chunk
-                    if self.finish_reason is not None:
-                        return
+        try:
+            async with aclosing(Owned(engine.stream(self._request))) as outputs:
+                async for output in outputs:
+                    for part in _parts(output):
+                        chunk = self._parsed(part)
+                        if chunk is not None:
+                            yield chunk
+                        if self.finish_reason is not None:
+                            return
+        except (BackendError, EngineDied):
+            self._refused = True
+            raise
         raise BackendUnavailable("the engine ended the answer without a reason", backend=NODE, reason="failed")
 
     def _parsed(self, output: EngineOutput) -> Chunk | None:

@@ -15,27 +15,37 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.backends.adapters import verify_signatures
+from hybrid_llm.backends.audit.spec import AuditSpec
 from hybrid_llm.backends.node.engine import Engine, EngineConfig
 from hybrid_llm.backends.node.engines import ENGINES
 from hybrid_llm.backends.node.intake import Intake, IntakeLimits
+from hybrid_llm.backends.node.observers import Observers
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.certificates import TLSFiles
+from hybrid_llm.backends.wire.expiry import expiries
 from hybrid_llm.backends.wire.handshake import Address
 from hybrid_llm.backends.wire.tls import check_pair, require_tls13
 from hybrid_llm.core.checked import Checked
+from hybrid_llm.core.database import DatabaseAddress
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import MapOf, Number, Whole, key
 from hybrid_llm.core.limits import DEADLINE_S
+from hybrid_llm.core.rights.counters import open_counters
+from hybrid_llm.core.rights.gate import Gate
+from hybrid_llm.core.rights.grants import RightsSource
+from hybrid_llm.core.rights.quotas import Quotas
 from hybrid_llm.core.telemetry import TelemetrySpec
 
 if TYPE_CHECKING:
     import grpc.aio
 
-    from hybrid_llm.backends.node.telemetry import NodeTelemetry
+    from hybrid_llm.backends.node.rights import NodeRights
+    from hybrid_llm.backends.node.servicer import NodeServicer
 
 _log = logging.getLogger(__name__)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -85,6 +95,23 @@ class NodeConfig(Checked):
     )
     telemetry: TelemetrySpec | None = None
     """Where calls are reported to OpenTelemetry; by default nowhere."""
+    sealed: Path | None = None
+    """A folder of sealing keys (`hybrid-llm certs seal-key`); with it the node takes sealed requests."""
+    only_sealed: bool = False
+    """Refuse requests that are not sealed."""
+    rights: RightsSource | None = None
+    """Who may do what, and with which weight; without it every authenticated client may do everything."""
+    quotas: DatabaseAddress | None = None
+    """A file or a PostgreSQL database that remembers what of the quotas is used; without it a restart forgets."""
+    metrics: str | None = None
+    """`HOST:PORT` at which Prometheus reads the node's metrics; by default nowhere."""
+    audit: AuditSpec | None = None
+    """The node's audit log; by default none."""
+
+    def __post_init__(self) -> None:
+        Checked.__post_init__(self)
+        if self.rights is not None and self.weights:
+            raise ConfigError("weights come from the rights file where there is one: move them there")
 
 
 class NodeServer:
@@ -97,7 +124,8 @@ class NodeServer:
         self._engine = engine
         self._tokenizer = tokenizer
         self._listener: _Listener | None = None
-        self._telemetry: NodeTelemetry | None = None
+        self._rights: NodeRights | None = None
+        self._observers: Observers | None = None
 
     async def start(self) -> int:
         """Listen, then load the model; returns the port. Calls that arrive earlier get `BackendUnavailable`.
@@ -112,7 +140,7 @@ class NodeServer:
             _log.warning("gRPC was imported before the node: TLS 1.2 is refused per call, not in the handshake")
         config = self._config.engine
         if config.trust is not None:  # before anything of it is read; the engine's process verifies at each start too
-            await asyncio.to_thread(verify_signatures, config.model, config.trust)
+            await asyncio.to_thread(verify_signatures, config.model, config.trust, config.adapters.values())
         if self._tokenizer is None:
             template = self._config.chat_template
             self._tokenizer = await asyncio.to_thread(ChatTokenizer.load, config.model, template)
@@ -120,8 +148,9 @@ class NodeServer:
             self._engine = ENGINES.get(config.engine)(config, on_progress=lambda _: None)
         engine = self._engine
         try:
-            self._telemetry = _open_telemetry(self._config.telemetry)
-            self._listener = _Listener(self._config, engine, self._tokenizer, self._telemetry)
+            self._observers = self._observe(engine)
+            self._rights = _open_rights(self._config)
+            self._listener = _Listener(self._config, engine, self._tokenizer, self._rights, self._observers)
             await self._listener.open()
             await engine.start()
             await self._listener.update_health()
@@ -140,11 +169,30 @@ class NodeServer:
         finally:
             if self._engine is not None:
                 await self._engine.close()
-            if self._telemetry is not None:
-                await asyncio.to_thread(self._telemetry.close)
+            if self._rights is not None:
+                await asyncio.to_thread(self._rights.close)
+            if self._observers is not None:
+                await asyncio.to_thread(self._observers.close)
+
+    def _observe(self, engine: Engine) -> Observers:
+        config, tls = self._config, self._config.tls
+        return Observers.open(
+            engine,
+            telemetry=config.telemetry,
+            metrics=config.metrics,
+            audit=config.audit,
+            version=_version(),
+            expiries=lambda: expiries(cert=tls.cert, ca=tls.ca, crl=tls.crl, sealing=config.sealed),
+            quota_failures=lambda: 0 if self._rights is None else self._rights.quota_failures,
+        )
 
     def reload(self) -> None:
-        """Check the certificate files and log whether the next handshake uses them; no call is interrupted."""
+        """Load the rights file and the sealing keys if they changed, and check the certificate files.
+
+        It logs whether the next handshake uses them. No call is interrupted.
+        """
+        if self._rights is not None:
+            self._rights.reload()
         try:
             found = check_pair(self._config.tls, "node")
         except ConfigError as error:
@@ -152,6 +200,8 @@ class NodeServer:
         else:
             until = f"{found.not_after:%Y-%m-%d %H:%M} UTC"
             _log.info("reload: new connections use %s, valid until %s", self._config.tls.cert, until)
+        if self._listener is not None:
+            self._listener.sealing.reload()
 
     async def serve_forever(self, *, grace: float = 10.0, on_ready: Callable[[int], None] | None = None) -> None:
         """Start, and serve until SIGTERM or SIGINT; a second one ends the grace period. SIGHUP is `reload`.
@@ -200,45 +250,40 @@ class _Listener:
     """The `grpc.aio` server with the service, health and reflection. The engine may still be loading."""
 
     def __init__(
-        self, config: NodeConfig, engine: Engine, tokenizer: ChatTokenizer, telemetry: NodeTelemetry | None
+        self,
+        config: NodeConfig,
+        engine: Engine,
+        tokenizer: ChatTokenizer,
+        rights: NodeRights,
+        observers: Observers,
     ) -> None:
         """Bind the port; ConfigError if the certificates or the address are unusable."""
-        import grpc.aio
-        from grpc_health.v1 import health, health_pb2_grpc
-        from grpc_reflection.v1alpha import reflection
+        from grpc_health.v1 import health
 
         from hybrid_llm.backends.node.identity import IdentityInterceptor, OneLine
         from hybrid_llm.backends.node.requests import Admission
+        from hybrid_llm.backends.node.revoked import RevokedPeers
+        from hybrid_llm.backends.node.sealing import Sealing
         from hybrid_llm.backends.node.servicer import NodeServicer
-        from hybrid_llm.backends.wire.channels import server_credentials, server_options
+        from hybrid_llm.backends.wire.channels import server_credentials
         from hybrid_llm.protos import hybrid_pb2 as pb
-        from hybrid_llm.protos.hybrid_pb2_grpc import add_HybridLLMServicer_to_server
 
         self._engine = engine
         self._service: str = pb.DESCRIPTOR.services_by_name["HybridLLM"].full_name
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # the stubs lack it
         self._watch: asyncio.Task[None] | None = None
         credentials = server_credentials(config.tls)
+        self._revoked = RevokedPeers(config.tls)
         logging.getLogger("grpc._cython.cygrpc").addFilter(OneLine())
         intake = Intake(config.intake, max_message_bytes=config.max_message_bytes)
-        self._server = grpc.aio.server(
-            interceptors=(IdentityInterceptor(intake),),
-            options=server_options(
-                max_message_bytes=config.max_message_bytes,
-                max_connection_age=config.max_connection_age,
-                max_connections=config.intake.max_connections,
-                max_streams=config.intake.max_streams,
-            ),
-        )
         admission = Admission(max_queue=config.max_queue, client_share=config.intake.client_share)
+        self.sealing: Final = Sealing(config.sealed, required=config.only_sealed)
         self._servicer = NodeServicer(
             engine, tokenizer, admission, intake,
-            max_deadline=config.max_deadline, version=_version(), weights=config.weights, telemetry=telemetry,
+            max_deadline=config.max_deadline, version=_version(), observers=observers, sealing=self.sealing,
         )  # fmt: skip
-        add_HybridLLMServicer_to_server(self._servicer, self._server)  # type: ignore[no-untyped-call]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        services = (self._service, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(services, self._server)
+        self._server = _server(config, IdentityInterceptor(intake, rights, self._revoked, self._servicer.refused))
+        register(self._server, self._servicer, self._health)
         self.port: Final = _bind(self._server, Address.parse(config.listen, lowest_port=0), credentials)
 
     async def open(self) -> None:
@@ -268,17 +313,48 @@ class _Listener:
     async def _watch_health(self) -> None:
         while True:
             await asyncio.sleep(_HEALTH_INTERVAL_S)
+            self._revoked.look()
             await self.update_health()
 
 
-def _open_telemetry(spec: TelemetrySpec | None) -> NodeTelemetry | None:
-    """What reports the calls; None where nothing does. Raises ConfigError if *spec* cannot be followed."""
-    telemetry = spec.open("hybrid-llm-node") if spec is not None else None
-    if telemetry is None:
-        return None
-    from hybrid_llm.backends.node.telemetry import NodeTelemetry
+def _server(config: NodeConfig, interceptor: grpc.aio.ServerInterceptor[Any, Any]) -> grpc.aio.Server:
+    import grpc.aio
 
-    return NodeTelemetry(telemetry, version=_version())
+    from hybrid_llm.backends.wire.channels import server_options
+
+    options = server_options(
+        max_message_bytes=config.max_message_bytes,
+        max_connection_age=config.max_connection_age,
+        max_connections=config.intake.max_connections,
+        max_streams=config.intake.max_streams,
+    )
+    return grpc.aio.server(interceptors=(interceptor,), options=options)
+
+
+def register(server: Any, servicer: NodeServicer, health_servicer: Any) -> None:
+    """Add every service of a node to *server*."""
+    from grpc_health.v1 import health, health_pb2_grpc
+    from grpc_reflection.v1alpha import reflection
+
+    from hybrid_llm.protos import hybrid_pb2 as pb
+    from hybrid_llm.protos.hybrid_pb2_grpc import add_HybridLLMServicer_to_server
+
+    add_HybridLLMServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    service = pb.DESCRIPTOR.services_by_name["HybridLLM"].full_name
+    reflection.enable_server_reflection((service, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+
+def _open_rights(config: NodeConfig) -> NodeRights:
+    """What lets calls in. Raises ConfigError if the file of quotas cannot be used."""
+    from hybrid_llm.backends.node.rights import NodeRights
+
+    if config.rights is None:
+        return NodeRights(weights=config.weights)
+    quotas = Quotas(open_counters(config.quotas))
+    rights = NodeRights(Gate(config.rights, quotas, backend="node"))
+    rights.start()
+    return rights
 
 
 def _bind(server: grpc.aio.Server, address: Address, credentials: grpc.ServerCredentials) -> int:

@@ -8,9 +8,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -19,13 +19,18 @@ import grpc.aio
 
 from hybrid_llm.backends.calls.stream import MalformedCall, malformed
 from hybrid_llm.backends.chat_files import recommends_draw
+from hybrid_llm.backends.node.audit import AuditedCall
+from hybrid_llm.backends.node.connections import host_of
 from hybrid_llm.backends.node.encoding import PromptEncoder
 from hybrid_llm.backends.node.engine import Engine, EngineDied, EngineInfo, EngineLoad, EngineRequest
-from hybrid_llm.backends.node.identity import PEER, Peer, client_name, set_error
+from hybrid_llm.backends.node.identity import PEER, Peer, set_error
 from hybrid_llm.backends.node.intake import Intake
+from hybrid_llm.backends.node.observers import Observers
 from hybrid_llm.backends.node.requests import NODE, Admission, Answer, check_request, unexpected
+from hybrid_llm.backends.node.rights import CallRights
 from hybrid_llm.backends.node.schema_trial import SchemaTrials
-from hybrid_llm.backends.node.telemetry import CallReport, NodeTelemetry
+from hybrid_llm.backends.node.sealing import Seal, Sealing, plain
+from hybrid_llm.backends.node.telemetry import CallReport
 from hybrid_llm.backends.schema import UnusableSchema
 from hybrid_llm.backends.text import ChatTokenizer
 from hybrid_llm.backends.wire.messages import PROTOCOL, chunk_to_wire
@@ -41,7 +46,9 @@ from hybrid_llm.core.errors import (
     RequestRejected,
     SecurityError,
 )
+from hybrid_llm.core.log_lines import FIELDS
 from hybrid_llm.core.request import Request
+from hybrid_llm.core.rights.gate import Share
 from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer
@@ -55,19 +62,24 @@ class _Call:
     """What the access log and the load report hold of one call."""
 
     peer: Peer
+    audited: AuditedCall
     started: float = field(default_factory=time.perf_counter)
-    request_id: str = ""
-    tenant: str = ""
     first_ms: float = 0.0
     answer: Answer | None = None
     prompt_tokens: int = 0
+    model: str = ""
+    """What answers: the node's model or an adapter; empty while that is not known."""
+    named: bool = False
+    """The request names it."""
+    seal: Seal = plain
+    """What is sent instead of a chunk."""
 
     def elapsed_ms(self) -> float:
         return (time.perf_counter() - self.started) * 1000
 
 
 class NodeServicer(HybridLLMServicer):
-    """The service over one engine. *max_deadline* in seconds bounds every call; *weights* has clients by name."""
+    """The service over one engine. *max_deadline* in seconds bounds every call."""
 
     def __init__(
         self,
@@ -78,8 +90,8 @@ class NodeServicer(HybridLLMServicer):
         *,
         max_deadline: float,
         version: str,
-        weights: Mapping[str, float] | None = None,
-        telemetry: NodeTelemetry | None = None,
+        sealing: Sealing | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
@@ -88,30 +100,40 @@ class NodeServicer(HybridLLMServicer):
         self._admission = admission
         self._intake = intake
         self._schemas = SchemaTrials()
-        self._weights = weights or {}
         self._max_deadline = max_deadline
         self._version = version
-        self._telemetry = telemetry
+        self._sealing = sealing or Sealing(None)
+        self._observers = observers or Observers()
+        self._audit = self._observers.audit
         self._numbers = itertools.count(1)
         self.stopping = False
         """The node shuts down: load reports show it, and clients choose another node."""
 
     async def Generate(self, request: pb.GenerateRequest, context: Any) -> None:  # noqa: N802 - gRPC's spelling
         """Answer one request as a stream of chunks."""
-        call = _Call(PEER.get())
+        peer = PEER.get()
+        call = _Call(peer, _audited(peer))
         outcome = "cancelled"
         try:
             await self._generate(request, context, call)
             outcome = "ok"
-            context.set_trailing_metadata(((LOAD_KEY, self._load(call).SerializeToString()),))
+            context.set_trailing_metadata(((LOAD_KEY, self._load(peer.rights, call).SerializeToString()),))
         except BaseException as error:  # any failure ends this call only, with a typed status
             if not is_fault(error) or isinstance(error, grpc.aio.InternalError):  # the client has left
                 raise
             outcome = self._fail(context, call, error)
         finally:
             _log_call(call, outcome)
-            if self._telemetry is not None:
-                guarded(partial(self._report, self._telemetry, call, context, outcome), "reporting a call")
+            self._over(call, context, outcome)
+
+    def refused(self, context: Any, peer: Peer, error: HybridLLMError) -> None:
+        """Record and report a call of *peer* that was refused with *error* before its request was read."""
+        self._over(_Call(peer, _audited(peer)), context, type(error).__name__)
+
+    def _over(self, call: _Call, context: Any, outcome: str) -> None:
+        if self._audit is not None:
+            self._audit.end(call.audited, outcome, call.answer, call.prompt_tokens)
+        self._observers.report(partial(self._report, call, context, outcome))
 
     async def Describe(self, request: pb.DescribeRequest, context: Any) -> pb.NodeDescription:  # noqa: ARG002, N802
         """Describe this node; answered even while the engine is not ready."""
@@ -128,29 +150,35 @@ class NodeServicer(HybridLLMServicer):
             tools=info.output_schema if info else False,
             ready=ready,
             reason="" if ready else _not_ready(info),
-            load=self._load(),
+            load=self._load(peer.rights),
             server_time_ms=time.time_ns() // 1_000_000,
             tls_version=peer.tls_version,
             tls_group=peer.tls_group,
             identity=peer.identity,
+            sealing_keys=self._sealing.offered(),
+            adapters=[name for name in info.adapters if peer.rights.may_use(name)] if info else (),
         )
 
     async def _generate(self, message: pb.GenerateRequest, context: Any, call: _Call) -> None:
         _check_protocol(context.invocation_metadata() or ())
+        message, call.seal = self._sealing.open(message, call.peer.identity)
         deadline = _deadline(message, context.time_remaining(), self._max_deadline)
         request = check_request(message, deadline=deadline)
-        call.request_id, call.tenant = request.request_id, request.tenant or ""
+        call.audited.describe(request)
         info = self._ready()
-        if request.output_schema is not None and not info.output_schema:
-            raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
-        if request.tools and not info.output_schema:
-            raise RequestRejected("this engine does not support tools", backend=NODE, reason="unsupported")
-        if request.logprobs is not None and not info.logprobs:
-            raise RequestRejected("this engine gives no log-probabilities", backend=NODE, reason="unsupported")
-        with self._admission.admit(info.slots, deadline, call.peer.identity):
+        call.model, call.named = _model(message.model, info), bool(message.model)
+        call.audited.model = call.model
+        _check_supported(request, info)
+        share = call.peer.rights.check(request, message.model or info.model)
+        call.audited.tenant = share.tenant or ""
+        if not call.model:  # reported only to those who might use it
+            raise RequestRejected("this node has no such model or adapter", backend=NODE, reason="unsupported")
+        with self._admission.admit(info.slots, deadline, share.account):
             try:
                 async with asyncio.timeout(deadline):
-                    await self._answer(request, info, context, call)
+                    if self._audit is not None:
+                        await self._audit.begin(call.audited)
+                    await self._answer(request, info, context, call, share)
             except TimeoutError:
                 if not call.first_ms:
                     self._admission.expired()
@@ -158,7 +186,7 @@ class NodeServicer(HybridLLMServicer):
             waited_ms = call.answer.timings().queue_ms if call.answer else 0.0
             self._admission.observe(waited_ms / 1000, (call.elapsed_ms() - waited_ms) / 1000)
 
-    async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call) -> None:
+    async def _answer(self, request: Request, info: EngineInfo, context: Any, call: _Call, share: Share) -> None:
         grammar = await self._grammar(request)
         prompt = await self._encoder.encode(request, info.context_window)
         call.prompt_tokens = len(prompt)
@@ -166,12 +194,27 @@ class NodeServicer(HybridLLMServicer):
             text = self._tokenizer.answer_stream(request, prompt)
         except MalformedCall:
             raise malformed(NODE) from None
-        asked = self._engine_request(request, prompt, call.peer, grammar)
-        call.answer = answer = Answer(asked, text, started=call.started)
+        adapter = call.model if call.model != info.model else ""
+        asked = self._engine_request(request, prompt, call.peer, share, grammar, adapter)
+        if asked.sampling.penalises_answer and request.is_continuation:
+            asked = replace(asked, partial_tokens=await self._encoder.partial_tokens(request, prompt))
+        answer = Answer(asked, text, started=call.started)
+        longest = len(prompt) + request.max_tokens
+        async with call.peer.rights.hold(share, longest, deadline=self._max_deadline):
+            call.answer = answer
+            try:
+                await self._stream(answer, context, call)
+            finally:
+                share.tokens = answer.taken
+
+    async def _stream(self, answer: Answer, context: Any, call: _Call) -> None:
         async with aclosing(answer.chunks(self._engine)) as chunks:
             async for chunk in chunks:
                 # While this waits for a slow reader, the engine's outputs are merged: the next chunk is longer.
-                sent = context.write(chunk_to_wire(chunk))
+                message = chunk_to_wire(chunk)
+                message.penalties = answer.penalised and not call.first_ms
+                message.model = call.model if call.named and not call.first_ms else ""
+                sent = context.write(call.seal(message))
                 await self._intake.write(
                     sent, call.peer.address, call.peer.identity, wanted=lambda: self._admission.crowded
                 )
@@ -191,7 +234,7 @@ class NodeServicer(HybridLLMServicer):
             raise RequestRejected(str(error), backend=NODE, reason=error.reason) from None
 
     def _engine_request(
-        self, request: Request, prompt: tuple[int, ...], peer: Peer, grammar: str = ""
+        self, request: Request, prompt: tuple[int, ...], peer: Peer, share: Share, grammar: str, adapter: str
     ) -> EngineRequest:
         return EngineRequest(
             # Clients choose their own ids, so two of them may choose the same.
@@ -202,13 +245,14 @@ class NodeServicer(HybridLLMServicer):
             eos_ids=self._tokenizer.eos_ids,
             expires=request.expires,
             output_schema=None if grammar else request.output_schema,
-            salt=json.dumps([peer.identity, request.tenant]),
-            client=blake2b(peer.identity.encode(), digest_size=6).hexdigest(),
-            weight=self._weights.get(client_name(peer.identity), 1.0),
+            salt=json.dumps([peer.identity, share.tenant]),
+            client=blake2b((share.flow or share.account).encode(), digest_size=6).hexdigest(),
+            weight=share.weight,
             answer_prefix=request.answer_prefix if request.output_schema is not None and not grammar else "",
             grammar=grammar,
             grammar_prefix=self._tokenizer.grammars.prefix(request) if grammar else (),
             logprobs=request.logprobs,
+            adapter=adapter,
         )
 
     def _ready(self) -> EngineInfo:
@@ -217,7 +261,7 @@ class NodeServicer(HybridLLMServicer):
             raise BackendUnavailable(_not_ready(info), backend=NODE, reason="not_ready")
         return info
 
-    def _load(self, call: _Call | None = None) -> pb.NodeLoad:
+    def _load(self, rights: CallRights, call: _Call | None = None) -> pb.NodeLoad:
         """The load for the trailing metadata; an engine that fails to report it costs no answer."""
         load = guarded(self._engine.load, "reading the engine's load") or EngineLoad()
         info = guarded(lambda: self._engine.info, "reading the engine's model")
@@ -231,27 +275,53 @@ class NodeServicer(HybridLLMServicer):
             stopping=self.stopping,
             draws=self._draws,
             logprobs=info.logprobs if info else False,
+            penalties=info.penalties if info else False,
+            priorities=rights.priorities,
+            parent=info.model if info and call and call.model not in ("", info.model) else "",
         )
 
-    def _report(self, telemetry: NodeTelemetry, call: _Call, context: Any, outcome: str) -> None:
-        """Report *call*, which is over."""
+    def _report(self, call: _Call, context: Any, outcome: str) -> CallReport:
+        """What is reported of *call*, which is over."""
         info = guarded(lambda: self._engine.info, "reading the engine's model")
-        report = CallReport(
+        return CallReport(
             metadata=context.invocation_metadata() or (),
-            model=info.model if info else "",
+            model=call.model or (info.model if info else ""),
             engine=info.engine if info else "",
             outcome=outcome,
             seconds=call.elapsed_ms() / 1e3,
             prompt_tokens=call.prompt_tokens,
             answer=call.answer,
         )
-        telemetry.take(report)
 
     def _fail(self, context: Any, call: _Call, error: BaseException) -> str:
         """End the call with the client's version of *error* and return that error's name."""
         public = _public(error, call.peer.address)
-        set_error(context, public, ((LOAD_KEY, self._load(call).SerializeToString()),))
+        set_error(context, public, ((LOAD_KEY, self._load(call.peer.rights, call).SerializeToString()),))
         return type(public).__name__
+
+
+def _audited(peer: Peer) -> AuditedCall:
+    return AuditedCall(peer.identity, peer.tenant, host_of(peer.address))
+
+
+def _check_supported(request: Request, info: EngineInfo) -> None:
+    """Raise RequestRejected if the engine lacks what *request* asks for."""
+    if request.output_schema is not None and not info.output_schema:
+        raise RequestRejected("this engine does not support an output schema", backend=NODE, reason="unsupported")
+    if request.tools and not info.output_schema:
+        raise RequestRejected("this engine does not support tools", backend=NODE, reason="unsupported")
+    if request.logprobs is not None and not info.logprobs:
+        raise RequestRejected("this engine gives no log-probabilities", backend=NODE, reason="unsupported")
+    if request.sampling.penalises_answer and not info.penalties:
+        text = "this engine follows no presence or frequency penalty"
+        raise RequestRejected(text, backend=NODE, reason="unsupported")
+
+
+def _model(named: str, info: EngineInfo) -> str:
+    """What answers a request that names *named*: the model or an adapter; empty if there is no such one."""
+    if not named:
+        return info.model
+    return named if named in (info.model, *info.adapters) else ""
 
 
 def _not_ready(info: EngineInfo | None) -> str:
@@ -296,27 +366,31 @@ def _deadline(message: pb.GenerateRequest, remaining: float | None, longest: flo
     return max(min(named, longest if remaining is None else remaining, longest), 0.0)
 
 
-def _word(text: str) -> str:
-    """A client's text as one word of a log line, so that it cannot forge other fields."""
+def _word(value: object) -> str:
+    """A value as one word of a log line, so that a client's text cannot forge other fields."""
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if _WORD.fullmatch(text) else json.dumps(text) if text else "-"
 
 
 def _log_call(call: _Call, outcome: str) -> None:
+    if not _access_log.isEnabledFor(logging.INFO):
+        return
     answer = call.answer
     timings = answer.timings() if answer else None
-    _access_log.info(
-        "request=%s peer=%s identity=%s tenant=%s outcome=%s finish=%s prompt_tokens=%d cached=%d tokens=%d "
-        "queue_ms=%.1f ttft_ms=%.1f total_ms=%.1f",
-        _word(call.request_id),
-        _word(call.peer.address),
-        _word(call.peer.identity),
-        _word(call.tenant),
-        outcome,
-        (answer.finish_reason if answer else None) or "-",
-        call.prompt_tokens,
-        answer.cached_tokens if answer else 0,
-        answer.tokens if answer else 0,
-        timings.queue_ms if timings else 0.0,
-        timings.ttft_ms if timings else 0.0,
-        call.elapsed_ms(),
-    )
+    fields = {
+        "request": call.audited.request_id,
+        "peer": call.peer.address,
+        "identity": call.peer.identity,
+        "tenant": call.audited.tenant,
+        "sealed": call.seal is not plain,
+        "outcome": outcome,
+        "finish": str((answer.finish_reason if answer else None) or ""),
+        "prompt_tokens": call.prompt_tokens,
+        "cached": answer.cached_tokens if answer else 0,
+        "tokens": answer.tokens if answer else 0,
+        "queue_ms": round(timings.queue_ms if timings else 0.0, 1),
+        "ttft_ms": round(timings.ttft_ms if timings else 0.0, 1),
+        "total_ms": round(call.elapsed_ms(), 1),
+    }
+    words = " ".join(f"{name}={_word(value)}" for name, value in fields.items())
+    _access_log.info("%s", words, extra={FIELDS: fields})

@@ -1,4 +1,4 @@
-"""Runs a step engine in a child process and restarts it when it crashes or hangs. No torch in this process."""
+"""Runs an engine in a child process and restarts it when it crashes or hangs. No torch in this process."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import logging
 import math
 import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
+from typing import Final
 
 from hybrid_llm.backends.node import children, ipc
 from hybrid_llm.backends.node.engine import (
@@ -33,8 +35,7 @@ _GRACE = 1.0
 """Seconds after a request's deadline at which the supervisor ends it if the engine has not."""
 _WATCH_S = 0.5
 """Seconds between two looks at the engine's progress."""
-_WORKER = ("-m", "hybrid_llm.backends.node.worker")
-_OFFLINE = {
+_OFFLINE: Final = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -42,13 +43,31 @@ _OFFLINE = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
+Progress = Callable[[str], None]
+
+
+async def _ready_at_once(config: EngineConfig, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """The program of an engine's process: it speaks the messages of `ipc` over its standard input and output."""
+
+    arguments: tuple[str, ...] = ("-m", "hybrid_llm.backends.node.worker")
+    """Of Python."""
+    python: Path | None = None
+    """The Python of another environment, which finds no package of ours; None for our own."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables beside those that keep libraries from any network."""
+    prepare: Callable[[EngineConfig, Progress], Awaitable[None]] = _ready_at_once
+    """Called before each start: it checks here what the process cannot check, and raises as `EngineProcess.start`."""
 
 
 class EngineProcess:
     """The `Engine` in a child process, restarted with backoff when it crashes, and killed when it makes no progress.
 
     *on_health* is called with True when the engine can take requests, and with False when it no longer can;
-    *on_progress* with each phase of loading. *worker* are the arguments of Python that run the child. Use it in one
+    *on_progress* with each phase of loading. *worker* is the program that runs in it. Use it in one
     event loop; `close` it, or use `async with`.
     """
 
@@ -57,8 +76,8 @@ class EngineProcess:
         config: EngineConfig,
         on_health: Callable[[bool], None] | None = None,
         *,
-        on_progress: Callable[[str], None] | None = None,
-        worker: Sequence[str] = _WORKER,
+        on_progress: Progress | None = None,
+        worker: Worker = Worker(),
     ) -> None:
         self._config = config
         self._on_health = on_health or (lambda _: None)
@@ -183,7 +202,11 @@ class EngineProcess:
                 started.cancel()
 
     async def _run_once(self, started: asyncio.Future[EngineInfo]) -> None:
-        process = self._process = await children.spawn(self._worker, environment=_OFFLINE)
+        worker = self._worker
+        await worker.prepare(self._config, self._on_progress)
+        process = self._process = await children.spawn(
+            worker.arguments, python=worker.python, environment=_OFFLINE | dict(worker.environment)
+        )
         self._monitor = ProgressMonitor(self._config.limits)
         reading = asyncio.create_task(self._read(process, started), name="engine-outputs")
         watch = asyncio.create_task(self._watch(process), name="engine-watch")
@@ -241,7 +264,7 @@ class EngineProcess:
                 self.info = info
                 self._ready = True
                 self._monitor.loaded()
-                self._load = EngineLoad(slots=info.slots, kv_tokens_total=info.slots * info.context_window)
+                self._load = EngineLoad(slots=info.slots, kv_tokens_total=info.kv_tokens)
                 self._set_healthy(healthy=True)
             case ipc.Refused():
                 raise message.error

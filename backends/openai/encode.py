@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hybrid_llm.backends.http.continuation import GO_ON
-from hybrid_llm.backends.http.encode import checked, named, texts_of, unsupported
+from hybrid_llm.backends.http.encode import checked, named, taken, texts_of, unsupported
 from hybrid_llm.backends.openai.settings import OpenAISettings
 from hybrid_llm.core.clearance import Cleared, require_clearance
 from hybrid_llm.core.jsonable import Json
+from hybrid_llm.core.limits import SAMPLING
 from hybrid_llm.core.request import Message, Request, Sampling, call_ordinals
 from hybrid_llm.core.tools import numbered_id
 
@@ -24,7 +25,7 @@ _GOES_ON: Final[Mapping[str, Json]] = {
     "sglang": {"continue_final_message": True},
 }
 """What asks a server to continue the last message; llama.cpp's does so by itself."""
-_COMMON: Final = ("temperature", "top_p", "seed")
+_COMMON: Final = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "seed"})
 """Settings that every server takes; the others of ours are extensions, which OpenAI's own refuses."""
 _FORMAT_NAME: Final = "answer"
 
@@ -36,7 +37,7 @@ def payload(cleared: Cleared, spec: OpenAISettings, server: str = "") -> bytes:
         PrivacyViolation: the clearance does not cover where the server is, or a text is none of the request.
         RequestRejected: the server cannot be asked for this.
     """
-    request = require_clearance(cleared, spec.location)
+    request = require_clearance(cleared, spec.location, seals=spec.sealing_keys is not None)
     body = _body(request, spec, spec.understood(server))
     return checked(body, texts_of(request) | _WORDS | {spec.model}, spec.location)
 
@@ -96,9 +97,7 @@ def _continued(request: Request, spec: OpenAISettings, dialect: str) -> Iterator
 
 def _sampling(sampling: Sampling, spec: OpenAISettings, dialect: str) -> Json:
     """What is sent of *sampling*; of OpenAI's own servers what they have."""
-    settings = named(sampling)
-    if (foreign := sorted(settings.keys() - set(_COMMON))) and dialect == "openai":
-        raise unsupported(spec, f"does not take {', '.join(foreign)}")
+    settings = taken(spec, sampling, _COMMON) if dialect == "openai" else named(sampling)
     return {**settings, **({"stop": list(sampling.stop)} if sampling.stop else {})}
 
 
@@ -132,7 +131,7 @@ def _is_strict(schema: Any) -> bool:
 
 _WORDS: Final = frozenset(
     {"model", "messages", "role", "content", "stream", "stream_options", "include_usage", "max_tokens"}
-    | {"max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop"}
+    | {"max_completion_tokens", *SAMPLING, "stop"}
     | {"continue_final_message", "add_generation_prompt", "response_format", "type", "json_schema", "name", "schema"}
     | {"strict", "logprobs", "top_logprobs", "tools", "function", "description", "parameters", "tool_choice", "auto"}
     | {"none", "required", "parallel_tool_calls", "tool_calls", "tool_call_id", "id", "arguments", "reasoning_content"}

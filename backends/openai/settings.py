@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Literal
 
 from hybrid_llm.backends.http.settings import URL, HttpSettings
+from hybrid_llm.backends.wire.sealing.pins import SealedKeys
 from hybrid_llm.core.fields import Choice, Flag, key
 
 Dialect = Literal["auto", "openai", "vllm", "sglang", "llama.cpp", "ollama", "other"]
@@ -24,6 +26,17 @@ class OpenAISettings(HttpSettings):
         default="auto",
     )
     logprobs: bool = key(Flag(), "Whether it gives log-probabilities.", default=False)
+    sealed: SealedKeys | None = key(
+        SealedKeys.table(),
+        "Seals prompts and answers between this app and the server by EHBP, whatever ends TLS in between.",
+        default=None,
+        examples=({"keys": "sealing.pub"},),
+    )
+
+    @property
+    def sealing_keys(self) -> Path | None:
+        """The file of accepted keys; None where nothing is sealed."""
+        return None if self.sealed is None else self.sealed.keys
 
     @property
     def is_openai(self) -> bool:
@@ -44,6 +57,11 @@ class OpenAISettings(HttpSettings):
     def gives_logprobs(self) -> bool:
         """Whether it gives log-probabilities."""
         return self.logprobs
+
+    @property
+    def takes_penalties(self) -> bool:
+        """Whether its API has presence and frequency penalties: it does."""
+        return True
 
     def understood(self, server: str) -> str:
         """The dialect, never `auto`; *server* is what the server was found to be."""

@@ -38,16 +38,31 @@ def trusted_key(chain: Sequence[bytes], ca: Path, identity: str | None) -> tuple
             signer than *identity*.
         ConfigError: *ca* cannot be read.
     """
+    signer, key = trusted_certificate(chain, ca)
+    if not code_signing(signer):
+        raise ValueError(f"its certificate, of {_names(signer)[0]}, is not for signing")
+    if identity is not None and identity not in _names(signer):
+        raise ValueError(f"it is signed by {_names(signer)[0]}, not by {identity}")
+    return key, identity or _names(signer)[0]
+
+
+def trusted_certificate(chain: Sequence[bytes], ca: Path) -> tuple[x509.Certificate, ec.EllipticCurvePublicKey]:
+    """The first certificate of a *chain* that leads to *ca*, for whatever use, and its key.
+
+    Raises:
+        ValueError: it is expired or not yet valid, of another authority, or cannot be read.
+        ConfigError: *ca* cannot be read.
+    """
     if not chain:
         raise ValueError("it is signed with a plain key, without a certificate")
     try:
-        return _trusted_key(chain, ca, identity)
+        signer, *between = (x509.load_der_x509_certificate(each) for each in chain)
+        return signer, _verified(signer, between, ca)
     except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm) as error:
         raise ValueError(f"its certificate cannot be read ({type(error).__name__})") from None
 
 
-def _trusted_key(chain: Sequence[bytes], ca: Path, identity: str | None) -> tuple[ec.EllipticCurvePublicKey, str]:
-    signer, *between = (x509.load_der_x509_certificate(each) for each in chain)
+def _verified(signer: x509.Certificate, between: list[x509.Certificate], ca: Path) -> ec.EllipticCurvePublicKey:
     _check_dates(signer)
     policy = PolicyBuilder().store(Store(load_certificates(ca))).time(datetime.now(UTC))
     permit = ExtensionPolicy.permit_all()
@@ -57,14 +72,10 @@ def _trusted_key(chain: Sequence[bytes], ca: Path, identity: str | None) -> tupl
         )
     except VerificationError:
         raise ValueError(f"its certificate, of {_names(signer)[0]}, is not of the authority {ca}") from None
-    if not code_signing(signer):
-        raise ValueError(f"its certificate, of {_names(signer)[0]}, is not for signing")
-    if identity is not None and identity not in _names(signer):
-        raise ValueError(f"it is signed by {_names(signer)[0]}, not by {identity}")
     key = signer.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ValueError("its key is not an ECDSA key")
-    return key, identity or _names(signer)[0]
+    return key
 
 
 def code_signing(certificate: x509.Certificate) -> bool:
@@ -100,7 +111,9 @@ def _signs_certificates(policy: object, certificate: x509.Certificate, found: x5
 def _check_dates(certificate: x509.Certificate) -> None:
     now = datetime.now(UTC)
     if now > certificate.not_valid_after_utc:
-        raise ValueError(f"its certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}: sign the model again")
+        raise ValueError(
+            f"its certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d}: renew it, and sign again"
+        )
     if now < certificate.not_valid_before_utc:
         begins = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         raise ValueError(f"its certificate is valid from {begins} only: check the clock of this machine")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hybrid_llm.backends.signing.chains import code_signing, hash_for
 from hybrid_llm.backends.signing.statement import SIGNATURE, encode_bundle, encode_statement, to_sign
@@ -48,24 +49,60 @@ def sign_folder(
     return path
 
 
+def check_signer(key_file: Path, certificate: Path | None, chain: Sequence[Path]) -> None:
+    """Check that `sign_folder` can sign with these files.
+
+    Raises:
+        ConfigError: one of them is unusable, or the certificate is of another key.
+    """
+    _chain(load_key(key_file), certificate, chain)
+
+
 def make_signing_key(path: Path) -> Path:
     """Make a plain key, `PATH` and `PATH.pub`, both PEM; returns the path of the public one.
 
     Raises:
         ConfigError: a file is there already, or cannot be written.
     """
-    key, public = ec.generate_private_key(ec.SECP256R1()), path.with_name(f"{path.name}.pub")
+    return write_key_pair(path, ec.generate_private_key(ec.SECP256R1()))
+
+
+def write_key_pair(path: Path, key: ec.EllipticCurvePrivateKey | Ed25519PrivateKey) -> Path:
+    """Write *key* to *path*, for its owner alone, and its public part to `PATH.pub`, or neither.
+
+    Returns and raises as above.
+    """
+    public = path.with_name(f"{path.name}.pub")
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    for each, data, mode in ((path, private, 0o600), (public, key.public_key().public_bytes(*form), 0o644)):
-        try:
-            with os.fdopen(os.open(each, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-                file.write(data)
-        except OSError as error:
-            raise ConfigError(f"{each} cannot be made: {error.strerror}", path=str(each)) from None
+    for each in (path, public):
+        if each.exists():
+            raise ConfigError(f"{each} exists and cannot be made: name another file", path=str(each))
+    _write_new(path, private, 0o600)
+    try:
+        _write_new(public, key.public_key().public_bytes(*form), 0o644)
+    except ConfigError:
+        path.unlink()
+        raise
     return public
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that is not there yet, onto the disk; ConfigError if that cannot be, and then there is none."""
+    try:
+        file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made: {error.strerror}", path=str(path)) from None
+    try:
+        with file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", path=str(path)) from None
 
 
 def _chain(key: ec.EllipticCurvePrivateKey, certificate: Path | None, chain: Sequence[Path]) -> tuple[bytes, ...]:

@@ -1,32 +1,37 @@
 """Makes the certificates of a private authority, and reads them; `tls` checks whether a set of them fits together.
 
-Layout of a folder: `ca.pem`, `ca.key`, and for each name `NAME.pem`, `NAME.key`. Identities are URIs in the style of
-SPIFFE, `spiffe://hybrid-llm/KIND/NAME`, of the kinds node, client and signer (of models). Keys are ECDSA over P-256.
+Layout of a folder: `ca.pem`, `ca.key`, `issued.jsonl`, and for each name `NAME.pem`, `NAME.key`. Identities are URIs
+in the style of SPIFFE, `spiffe://hybrid-llm/KIND/NAME`, of the kinds node, client and signer (of models). Keys are
+ECDSA over P-256.
 """
 
 from __future__ import annotations
 
 import codecs
+import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.files import replacing
+from hybrid_llm.core.files import replacing, warn_of_readers
 from hybrid_llm.core.hosts import as_address, certifiable_host
 
 Kind = Literal["node", "client", "signer"]
 E = TypeVar("E", bound=x509.ExtensionType)
 TRUST_DOMAIN = "spiffe://hybrid-llm"
 
+ISSUED_NAME = "issued.jsonl"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -44,12 +49,14 @@ class TLSFiles:
     ca: Path
     cert: Path
     key: Path
+    crl: Path | None = None
+    """The authority's list of revoked certificates; as long as there is no such file, none is."""
 
     @classmethod
     def from_dir(cls, folder: str | Path, name: str) -> TLSFiles:
         """Find the files of *name* in a *folder* that `make_authority` and `issue` filled."""
         root = Path(folder)
-        return cls(ca=root / "ca.pem", cert=root / f"{name}.pem", key=root / f"{name}.key")
+        return cls(ca=root / "ca.pem", cert=root / f"{name}.pem", key=root / f"{name}.key", crl=root / "crl.pem")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +92,7 @@ def make_authority(folder: str | Path, *, name: str = "hybrid-llm private CA", d
     builder = _builder(name, None, key.public_key(), datetime.now(UTC) - _CLOCK_SKEW, days)
     certificate = builder.sign(key, hashes.SHA256())
     _write_pair(root, "ca", certificate, key)
-    return _read(certificate)
+    return describe(certificate)
 
 
 def issue(
@@ -127,8 +134,9 @@ def issue(
     builder = builder.add_extension(names, critical=False)
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key())
     certificate = builder.add_extension(issuer, critical=False).sign(authority_key, hashes.SHA256())
+    record_issued(root, certificate)
     _write_pair(root, name, certificate, key)
-    return _read(certificate)
+    return describe(certificate)
 
 
 def inspect(path: str | Path) -> CertificateInfo:
@@ -137,7 +145,7 @@ def inspect(path: str | Path) -> CertificateInfo:
     Raises:
         ConfigError: the file is missing, unreadable, or holds no PEM certificate.
     """
-    return _read(load_certificates(Path(path))[0])
+    return describe(load_certificates(Path(path))[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,11 +181,28 @@ def _bundle(path: Path) -> bytes:
 def load_certificates(path: Path) -> list[x509.Certificate]:
     """Return every certificate of a PEM file, the holder's own first; raises `ConfigError` as `inspect` does."""
     try:
-        return x509.load_pem_x509_certificates(_pem(path))
-    except ValueError as error:
+        found = x509.load_pem_x509_certificates(_pem(path))
+        for each in found:  # most of a certificate is parsed only when it is asked for
+            describe(each)
+            each.public_key()
+    except _UNREADABLE as error:
         count = _pem(path).count(b"-----BEGIN CERTIFICATE-----")
         what = "holds no certificate in PEM form" if not count else f"holds a certificate that cannot be read: {error}"
         raise ConfigError(f"{path} {what}", path=str(path)) from None
+    return found
+
+
+def parse_der(data: bytes) -> list[x509.Certificate]:
+    """The certificate in *data*, in DER; empty if it cannot be read."""
+    try:
+        found = x509.load_der_x509_certificate(data)
+        describe(found)
+    except _UNREADABLE:
+        return []
+    return [found]
+
+
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 def _pem(path: Path) -> bytes:
@@ -202,10 +227,11 @@ def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
     """Return the private key of a PEM file; raises `ConfigError`."""
     try:
         key = serialization.load_pem_private_key(_pem(path), password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigError(f"{path} holds no unencrypted private key in PEM form", path=str(path)) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"{path} is not an ECDSA key, the only kind in use", path=str(path))
+    warn_of_readers(path, "a private key")
     return key
 
 
@@ -243,7 +269,8 @@ def _host(host: str) -> x509.GeneralName:
     return x509.DNSName(found) if address is None else x509.IPAddress(address)
 
 
-def _read(certificate: x509.Certificate) -> CertificateInfo:
+def describe(certificate: x509.Certificate) -> CertificateInfo:
+    """The content of *certificate*, of which nothing is verified."""
     names = _extension(certificate, x509.SubjectAlternativeName) or ()
     usages = _extension(certificate, x509.ExtendedKeyUsage) or ()
     constraints = _extension(certificate, x509.BasicConstraints)
@@ -267,17 +294,55 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A certificate that the authority has issued; the serial number is in hexadecimal."""
+
+    serial: str
+    identity: str
+    not_after: str
+
+
+def record_issued(root: Path, certificate: x509.Certificate) -> None:
+    """Add *certificate* to the authority's record, so that it can be revoked once its file has been replaced."""
+    facts = describe(certificate)
+    line = {"serial": facts.serial, "identity": facts.identity, "not_after": facts.not_after.isoformat()}
+    path = root / ISSUED_NAME
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error
+
+
+def issued(folder: str | Path) -> tuple[Issued, ...]:
+    """What the authority in *folder* has issued, the oldest first; a line that cannot be read raises ConfigError."""
+    path = Path(folder) / ISSUED_NAME
+    if not path.exists():
+        return ()
+    found = []
+    for number, line in enumerate(read_file(path).decode("utf-8", "replace").splitlines(), 1):
+        try:
+            found.append(Issued(**json.loads(line)))
+        except (ValueError, TypeError):
+            text = f"{path}:{number} is no record of a certificate; restore the file, or delete the line"
+            raise ConfigError(text, path=str(path)) from None
+    return tuple(found)
+
+
 def _write_pair(root: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-    root.mkdir(parents=True, exist_ok=True)
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     # The key first: a reload in between finds a pair that does not match, and is repeated at the next change.
-    _write(root / f"{name}.key", private, 0o600)
-    _write(root / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    write_file(root / f"{name}.key", private, 0o600)
+    write_file(root / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
-def _write(path: Path, data: bytes, mode: int) -> None:
+def write_file(path: Path, data: bytes, mode: int) -> None:
     """Write *path* atomically, readable by others only where *mode* says so."""
     try:
         with replacing(path, mode=mode, sync=True) as file:

@@ -70,25 +70,34 @@ def client_options(
     return options
 
 
-def check_serving(channel: grpc.Channel, timeout: float, *, backend: str) -> None:
+_NOT_ASKED: Final = frozenset(
+    {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
+)
+"""What a server answers that is up, and does not tell us whether it serves."""
+
+
+def check_serving(
+    channel: grpc.Channel, timeout: float, *, backend: str, metadata: tuple[tuple[str, str], ...] = ()
+) -> None:
     """Ask a server over *channel* whether it serves (grpc.health.v1), within *timeout* seconds.
 
-    A server without that service is taken to serve.
+    A server without that service, or that does not let us ask, is taken to serve.
 
     Raises:
-        BackendUnavailable: it reports that it does not, or sent no answer; the cause is then a TimeoutError.
+        BackendUnavailable: it reports that it does not (the reason `not_ready`), or sent no answer; the cause is then
+            a TimeoutError.
     """
     check = channel.unary_unary(_HEALTH_CHECK, None, None)  # the empty message asks about the server as a whole
     try:
-        reply: bytes = check(b"", timeout=timeout)
+        reply: bytes = check(b"", timeout=timeout, metadata=metadata)
     except grpc.RpcError as error:
         code = error.code()
-        if code is grpc.StatusCode.UNIMPLEMENTED:
+        if code in _NOT_ASKED:
             return
         late = TimeoutError() if code is grpc.StatusCode.DEADLINE_EXCEEDED else None
         raise BackendUnavailable(f"{backend} could not be asked whether it serves", backend=backend) from late
     if reply != _SERVING:
-        raise BackendUnavailable(f"{backend} reports that it does not serve now", backend=backend)
+        raise BackendUnavailable(f"{backend} reports that it does not serve now", backend=backend, reason="not_ready")
 
 
 def _need_descriptors() -> None:
@@ -111,12 +120,14 @@ def sync_channel(target: str, credentials: grpc.ChannelCredentials, options: Opt
     return grpc.secure_channel(target, credentials, options=[*options, (ChannelOptions.SingleThreadedUnaryStream, 1)])
 
 
-def aio_channel(target: str, credentials: grpc.ChannelCredentials, options: Options) -> grpc.aio.Channel:
-    """Open a channel for the running event loop; raises as `sync_channel` does."""
+def aio_channel(target: str, credentials: grpc.ChannelCredentials | None, options: Options) -> grpc.aio.Channel:
+    """Open a channel for the running event loop, in plaintext without *credentials*; raises as `sync_channel` does."""
     _need_descriptors()
     # gRPC stops its poller when the last asyncio object is collected, in whatever thread collects it, and starts
     # another with the next one. The reference taken here is never released, so this process keeps one poller.
     grpc.aio.init_grpc_aio()  # type: ignore[attr-defined]  # the stubs do not know it
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
     return grpc.aio.secure_channel(target, credentials, options=options)
 
 

@@ -20,7 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
+
 from hybrid_llm.backends.wire.certificates import PemFiles, TLSFiles, inspect
+from hybrid_llm.backends.wire.revocation import CertificateId, RevocationList, Revoked, id_of
 from hybrid_llm.core.errors import AuthenticationFailed, BackendUnavailable, ConfigError, UntrustedPeer
 from hybrid_llm.core.hosts import as_address, canonical_address, canonical_host
 from hybrid_llm.core.threads import started
@@ -142,10 +145,23 @@ class Handshake:
     version: str
     cipher: str
     elapsed_ms: float
+    certificate: CertificateId
+    """The node's."""
+
+
+def revoked_text(address: str, found: Revoked) -> str:
+    """The message about a node whose certificate is revoked."""
+    return f"the certificate of {address} was revoked on {found.at:%Y-%m-%d %H:%M} UTC ({found.reason})"
 
 
 def tls_handshake(
-    address: Address, files: TLSFiles, *, timeout: float, backend: str, ip: str | None = None
+    address: Address,
+    files: TLSFiles,
+    *,
+    timeout: float,
+    backend: str,
+    ip: str | None = None,
+    revocations: RevocationList | None = None,
 ) -> Handshake:
     """Do one handshake with a node and wait for its first bytes: only they prove that it accepts our certificate.
 
@@ -155,26 +171,33 @@ def tls_handshake(
         timeout: Seconds for all of it.
         backend: The backend's name, for errors.
         ip: The host's IP address where it is known; without it the name is looked up.
+        revocations: The revoked certificates; by default those of *files*.
 
     Raises:
         BackendUnavailable: nothing listens there, or it does not respond in time.
-        UntrustedPeer: the node's certificate is expired, not yet valid, of another authority or for another name, or
-            the listener does not speak TLS 1.3.
+        UntrustedPeer: the node's certificate is expired, not yet valid, revoked, of another authority or for another
+            name, or the listener does not speak TLS 1.3.
         AuthenticationFailed: the node does not accept our certificate.
         ConfigError: our own files cannot be read.
     """
     context = _context(files)
+    revocations = revocations or RevocationList(files)
+    revocations.look()
     started = time.perf_counter()
     try:
         with socket.create_connection((ip or address.host, address.port), timeout=timeout) as plain:
             plain.settimeout(_left(started, timeout))
             with context.wrap_socket(plain, server_hostname=address.server_name) as secure:
                 elapsed_ms = (time.perf_counter() - started) * 1000
-                secure.settimeout(_left(started, timeout))
-                if refusal := _refusal(secure):
+                certificate = id_of(x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b""))
+                if (found := revocations.find(certificate)) is not None:
+                    raise UntrustedPeer(revoked_text(str(address), found), backend=backend)
+                if refusal := _refusal(secure, started, timeout):
                     raise AuthenticationFailed(_rejected(address, files, refusal), backend=backend)
                 cipher = (secure.cipher() or ("",))[0]
-                return Handshake(version=str(secure.version()), cipher=cipher, elapsed_ms=elapsed_ms)
+                return Handshake(
+                    version=str(secure.version()), cipher=cipher, elapsed_ms=elapsed_ms, certificate=certificate
+                )
     except ssl.SSLCertVerificationError as error:
         reason = _VERIFY.get(error.verify_code, f"does not verify: {error.verify_message}")
         text = f"the certificate of {address} " + reason.format(ca=files.ca, name=address.server_name)
@@ -192,20 +215,41 @@ def is_silence(error: BaseException | None) -> bool:
     return isinstance(error, TimeoutError) or (isinstance(error, OSError) and error.errno in NO_ROUTE)
 
 
+_UNASKED_S: Final = 0.1
+"""At least this long a peer has to send something unasked, seconds."""
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""How a client begins HTTP/2: its preface, and a SETTINGS frame without settings (RFC 9113, section 3.4)."""
+
+
 def _left(started: float, timeout: float) -> float:
     return max(timeout - (time.perf_counter() - started), 0.001)
 
 
-def _refusal(secure: ssl.SSLSocket) -> str:
+def _refusal(secure: ssl.SSLSocket, started: float, timeout: float) -> str:
     """Wait for the first bytes, and return how the node refuses our certificate, if it does."""
     # In TLS 1.3 a server judges the client's certificate after the client's own handshake is over: one that refuses
     # it then closes the connection or sends an alert.
     try:
-        return "" if secure.recv(1) else "closed the connection"
+        return "" if _first_byte(secure, started, timeout) else "closed the connection"
     except ssl.SSLError as error:
         return f"sent the alert {_alert(error)}"
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return "reset the connection"
+
+
+def _first_byte(secure: ssl.SSLSocket, started: float, timeout: float) -> bytes:
+    """Wait for the first byte; empty if the peer closed the connection.
+
+    A node sends it unasked. A proxy that ends TLS, such as HAProxy, sends nothing before the client has begun HTTP/2.
+    """
+    unasked = max(time.perf_counter() - started, _UNASKED_S)
+    secure.settimeout(min(unasked, _left(started, timeout)))
+    try:
+        return secure.recv(1)
+    except TimeoutError:
+        secure.settimeout(_left(started, timeout))
+        secure.sendall(_PREFACE)
+        return secure.recv(1)
 
 
 def _context(files: TLSFiles) -> ssl.SSLContext:

@@ -34,8 +34,8 @@ _REASONS: dict[FinishReason, pb.FinishReason] = {
 _REASON_NAMES: dict[int, FinishReason] = {value: reason for reason, value in _REASONS.items()}
 
 
-def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest:
-    """Return *request* as a message; *remaining* is the rest of its deadline, in seconds.
+def request_to_wire(request: Request, *, remaining: float, model: str = "") -> pb.GenerateRequest:
+    """Return *request* as a message; *remaining* is the rest of its deadline, in seconds, *model* what is to answer.
 
     Raises:
         KeyError: the protocol does not have the role.
@@ -44,7 +44,7 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
     """
     return pb.GenerateRequest(
         messages=_messages_to_wire(request.messages),
-        sampling=_sampling_to_wire(request.sampling),
+        sampling=sampling_to_wire(request.sampling),
         max_tokens=request.max_tokens,
         deadline_seconds=remaining,
         tags=sorted(request.privacy),
@@ -61,10 +61,11 @@ def request_to_wire(request: Request, *, remaining: float) -> pb.GenerateRequest
         answer_prefix=request.answer_prefix,
         answer_reasoning=request.answer_reasoning,
         answer_calls=_calls_to_wire(request.answer_calls),
+        model=model,
     )
 
 
-def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
+def sampling_to_wire(sampling: Sampling) -> pb.Sampling:
     """The settings that were named; the node completes the others by what its model recommends."""
     values = asdict(sampling)
     named = values.pop("explicit")
@@ -74,7 +75,7 @@ def _sampling_to_wire(sampling: Sampling) -> pb.Sampling:
     return pb.Sampling(**values, recommended=True)
 
 
-def _sampling_from_wire(message: pb.Sampling) -> Sampling:
+def sampling_from_wire(message: pb.Sampling) -> Sampling:
     """The settings; an older client names all of them, and leaves out those that are neutral."""
     named = tuple(sorted(name for name in RECOMMENDED if not message.recommended or message.HasField(name)))
     return record_from_wire(Sampling, message, stop=tuple(message.stop), explicit=named)
@@ -134,7 +135,7 @@ def request_from_wire(message: pb.GenerateRequest, *, deadline: float) -> Reques
         messages=tuple(_messages_from_wire(message.messages)),
         task=message.task,
         privacy=frozenset(message.tags),
-        sampling=_sampling_from_wire(message.sampling),
+        sampling=sampling_from_wire(message.sampling),
         max_tokens=message.max_tokens,
         deadline=deadline,
         output_schema=message.output_schema if message.HasField("output_schema") else None,
@@ -207,21 +208,23 @@ def _logprob_from_wire(message: pb.TokenLogprob) -> TokenLogprob:
     )
 
 
-def outgoing(cleared: Cleared, *, remaining: float) -> bytes:
+def outgoing(cleared: Cleared, *, remaining: float, seals: bool = False, model: str = "") -> bytes:
     """Return the bytes of a request that is cleared for the cloud; *remaining* is the rest of its deadline, in seconds.
+
+    *seals*: the caller seals them before it sends them. *model*: the name of what is to answer, from a configuration.
 
     Raises:
         PrivacyViolation: the clearance does not cover the request, or not all that the bytes hold.
         KeyError, ValueError, TypeError: see `request_to_wire`.
     """
-    request = require_clearance(cleared, Location.CLOUD)
-    data = request_to_wire(request, remaining=remaining).SerializeToString(deterministic=True)
-    check_clearance(data, cleared.clearance)
+    request = require_clearance(cleared, Location.CLOUD, seals=seals)
+    data = request_to_wire(request, remaining=remaining, model=model).SerializeToString(deterministic=True)
+    check_clearance(data, cleared.clearance, model=model)
     return data
 
 
-def check_clearance(data: bytes, clearance: Clearance) -> None:
-    """Check that *data* holds the request that *clearance* was made for, and nothing else.
+def check_clearance(data: bytes, clearance: Clearance, *, model: str = "") -> None:
+    """Check that *data* holds the request that *clearance* was made for, for *model*, and nothing else.
 
     Raises:
         PrivacyViolation: it holds another text, or something that a request does not have.
@@ -231,9 +234,10 @@ def check_clearance(data: bytes, clearance: Clearance) -> None:
         sent = request_from_wire(message, deadline=message.deadline_seconds)
     except (DecodeError, KeyError):
         raise _not_cleared() from None
-    require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)
+    require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD, seals=clearance.sealed)
     # Serialised again, it must give the same bytes: unknown fields would survive parsing unseen.
-    if request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString(deterministic=True) != data:
+    again = request_to_wire(sent, remaining=message.deadline_seconds, model=model)
+    if again.SerializeToString(deterministic=True) != data:
         raise _not_cleared()
 
 

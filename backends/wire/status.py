@@ -18,6 +18,7 @@ from hybrid_llm.core.request import Location
 from hybrid_llm.protos import hybrid_pb2 as pb
 
 PROTOCOL_KEY: Final = "hybrid-llm-protocol"
+PRIORITY_KEY: Final = "hybrid-llm-priority"
 LOAD_KEY: Final = "hybrid-llm-load-bin"
 ERROR_KEY: Final = "hybrid-llm-error-bin"
 

@@ -10,13 +10,13 @@ import os
 import sys
 from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
 from hybrid_llm.backends.wire.certificates import CertificateInfo, Kind, TLSFiles, inspect, load_certificates, load_key
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import stamp_of
 
 _VARIABLE = "GRPC_SSL_CIPHER_SUITES"
 _RSA_ONLY = "ECDHE-RSA-AES128-GCM-SHA256"
@@ -80,27 +80,19 @@ def check_dates(found: CertificateInfo, files: TLSFiles, *, now: datetime | None
 def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return True
 
 
 class FileWatch:
-    """Notices that one side's files were replaced, by size, time and inode; whether they fit is checked elsewhere."""
+    """Notices that one side's files were replaced; whether they fit is checked elsewhere."""
 
     def __init__(self, files: TLSFiles) -> None:
-        self._paths = (files.ca, files.cert, files.key)
-        self._stamps = [_stamp(path) for path in self._paths]
+        self._paths = tuple(path for path in (files.ca, files.cert, files.key, files.crl) if path is not None)
+        self._stamps = [stamp_of(path) for path in self._paths]
 
     def changed(self) -> bool:
         """Whether a file differs from that at the last call; a few microseconds."""
-        before, self._stamps = self._stamps, [_stamp(path) for path in self._paths]
+        before, self._stamps = self._stamps, [stamp_of(path) for path in self._paths]
         return self._stamps != before
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (status.st_ino, status.st_mtime_ns, status.st_size)

@@ -11,9 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO, TypeVar, cast
 
-from hybrid_llm.cli.terminal import MEANING, Exit
+from hybrid_llm.cli.terminal import MEANING, Exit, note
+from hybrid_llm.core.database import DatabaseAddress
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
+from hybrid_llm.core.files import scheme_of
 from hybrid_llm.core.request import GenerateOptions, Location
+from hybrid_llm.core.secret import Secret, has_password
 
 if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Detector
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from hybrid_llm.router.config import Config
 
 T = TypeVar("T")
+DATABASE_FORMS: Final = "postgresql://USER@HOST/DATABASE, or file:PATH or env:NAME of such a URL"
 POLICY_HELP: Final = "a policy file or the name of a built-in policy"
 _DEFAULT_BACKENDS: Final[Mapping[str, Location]] = {"edge": Location.EDGE, "cloud": Location.CLOUD}
 
@@ -142,9 +146,29 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document, for programs")
 
 
+def secret_url(text: str) -> Secret | str:
+    """A URL that may hold a password: as it stands, or where it is found, as `env:NAME` or `file:PATH`."""
+    if has_password(text):
+        note("a password on the command line is shown to every user of this machine: write file:PATH or env:NAME")
+    return checked(Secret.parse)(text) or text
+
+
+def database(text: str) -> DatabaseAddress:
+    """Where a database is: a path, a URL, or where the URL is found."""
+    found = secret_url(text)
+    return Path(found) if isinstance(found, str) and not scheme_of(found) else found
+
+
 def add_verbose(parser: argparse.ArgumentParser, about: str) -> None:
     """Add `--verbose`."""
     parser.add_argument("--verbose", "-v", action="store_true", help=about)
+
+
+def add_log_format(parser: argparse.ArgumentParser) -> None:
+    """Add `--log-format`."""
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="json: one object a line, for collectors (text)"
+    )
 
 
 def add_prompt(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -159,6 +183,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--privacy", action="append", default=[], metavar="TAG", help="a privacy tag; repeatable")
     parser.add_argument("--max-tokens", type=int, metavar="N", help="maximum tokens of the answer")
     parser.add_argument("--deadline", type=float, metavar="S", help="seconds until the answer must be complete")
+    parser.add_argument("--priority", type=int, metavar="N", help="0 to 9, as far as the rights file of nodes allows")
     parser.add_argument("--task", metavar="NAME", help="what the request is for; policies can read it")
     parser.add_argument("--tenant", metavar="NAME", help="tenant to bill")
     parser.add_argument("--session-id", metavar="ID", help="conversation that the request belongs to")
@@ -173,6 +198,8 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--top-k", type=int, metavar="K", help="sample from the K most likely tokens; 0 disables it")
     group.add_argument("--min-p", type=float, metavar="P", help="minimum probability relative to the most likely token")
     group.add_argument("--repetition-penalty", type=float, metavar="R", help="1 disables it")
+    for name in ("presence", "frequency"):
+        group.add_argument(f"--{name}-penalty", type=float, metavar="R", help="of tokens of the answer; 0 disables it")
     group.add_argument("--seed", type=int, metavar="N", help="seed of the random numbers")
     group.add_argument("--stop", action="append", metavar="TEXT", help="text that ends the answer; repeatable")
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.backends.wire.certificates import CertificateInfo, inspect, issue, make_authority
-from hybrid_llm.cli.arguments import Command, Group, add_json, at_least
-from hybrid_llm.cli.terminal import Exit, note, output, record
+from hybrid_llm.backends.wire.certificates import (
+    issue,
+    make_authority,
+)
+from hybrid_llm.cli.arguments import Command, Group, at_least
+from hybrid_llm.cli.terminal import Exit, note
 
 _MAX_DAYS: Final = 36_500
 _CODES: Final = (Exit.FAILURE, Exit.CONFIG)
@@ -21,7 +22,10 @@ CERTS: Final = Group(
     commands={
         "init": ("hybrid_llm.cli.certs:INIT", "create a private authority"),
         "issue": ("hybrid_llm.cli.certs:ISSUE", "issue or renew a certificate"),
-        "inspect": ("hybrid_llm.cli.certs:INSPECT", "show the contents of a certificate"),
+        "renew": ("hybrid_llm.cli.certs_life:RENEW", "renew certificates that expire soon, as they are"),
+        "revoke": ("hybrid_llm.cli.certs_life:REVOKE", "revoke certificates, and sign the list of the revoked ones"),
+        "inspect": ("hybrid_llm.cli.certs_inspect:INSPECT", "show what a certificate, list or sealing key says"),
+        "seal-key": ("hybrid_llm.cli.certs_seal:SEAL_KEY", "make a sealing key of a node"),
     },
     examples=(
         "hybrid-llm certs init certs",
@@ -92,39 +96,5 @@ ISSUE: Final = Command(
         "hybrid-llm certs issue certs --name app --kind client --days 90",
         "hybrid-llm certs issue certs --name release --kind signer",
     ),
-    codes=_CODES,
-)
-
-
-def _inspect_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE")
-    add_json(parser)
-
-
-def _inspect(args: argparse.Namespace) -> int:
-    facts = inspect(args.file)
-    output({**record(facts), "identity": facts.identity}, _description(facts), as_json=args.json)
-    return Exit.OK
-
-
-def _description(facts: CertificateInfo) -> Iterator[str]:
-    now = datetime.now(UTC)
-    days = abs(facts.not_after - now).days
-    count = f"{days} day{'' if days == 1 else 's'}"
-    state = f"{count} left" if now <= facts.not_after else f"expired {count} ago"
-    use = "authority" if facts.authority else " and ".join(facts.kinds) or "none"
-    yield f"subject   {facts.subject}"
-    yield f"issuer    {facts.issuer}"
-    yield f"use       {use}"
-    yield f"names     {', '.join(facts.sans) or 'none'}"
-    yield f"valid     {facts.not_before:%Y-%m-%d %H:%M} to {facts.not_after:%Y-%m-%d %H:%M} UTC ({state})"
-    yield f"serial    {facts.serial}"
-
-
-INSPECT: Final = Command(
-    about="Show the contents of the first certificate in a PEM file.",
-    options=_inspect_options,
-    run=_inspect,
-    examples=("hybrid-llm certs inspect certs/node.pem", "hybrid-llm certs inspect certs/node.pem --json"),
     codes=_CODES,
 )

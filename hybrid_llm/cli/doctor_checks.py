@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from hybrid_llm.cli.findings import Finding, fault, ok, warning
 from hybrid_llm.core import errors
 from hybrid_llm.core.errors import ConfigError, HybridLLMError
-from hybrid_llm.core.extras import install_hint, requirements
+from hybrid_llm.core.extras import install_hint, listed, requirements
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.edge import EdgeConfig
@@ -57,6 +57,7 @@ _REMEDIES: Final[tuple[tuple[type[HybridLLMError], str], ...]] = (
         f"issue the client certificate from the node's authority: {_ISSUE} DIR --name NAME --kind client",
     ),
     (errors.BackendUnavailable, "start the node, or correct its address; check for a firewall"),
+    (errors.DecryptionFailed, "compare the node's sealing keys with the file of `sealed`, and give it the new one"),
     (errors.ProtocolMismatch, "install the same version of hybrid-llm on the node and in the app"),
 )
 
@@ -110,7 +111,7 @@ def check_packages(_: Setup) -> Iterator[Finding]:
         yield ok("packages", f"hybrid-llm {metadata.version('hybrid-llm')} with {versions}")
     for extra, purpose in _EXTRAS.items():
         missing = [name for name, least in _packages(extra) if _problem(name, least)]
-        state = f"optional, not installed ({', '.join(missing)}); only for {purpose}" if missing else "complete"
+        state = f"optional, not installed ({listed(missing)}); only for {purpose}" if missing else "complete"
         yield ok("packages", f"extra {extra}: {state}", install_hint(extra) if missing else "")
 
 
@@ -262,6 +263,10 @@ def check_policy(setup: Setup) -> Iterator[Finding]:
         policy = source.current
     tags = ", ".join(sorted(policy.tags)) or "none"
     yield ok("policy", f"{policy.name} ({policy.digest}); tags: {tags}")
+    sealed = sorted(tag for tag, rule in policy.tags.items() if rule.sealed)
+    if sealed and not any(getattr(spec, "sealed", None) for spec in (setup.config.backends if setup.config else ())):
+        text = f"{', '.join(sealed)} goes to the cloud only sealed, and no backend is"
+        yield warning("policy", text, "name `sealed: {keys: FILE}` for a backend, or it stays on the device")
     if not policy.tags:
         yield warning("policy", "the policy declares no privacy tags", "declare them, so that apps can tag requests")
 
@@ -348,7 +353,9 @@ def _node(check: str, spec: GrpcSpec, target: str) -> Iterator[Finding]:
     address = Address.parse(target, spec.server_name)
     tls = tls_handshake(address, spec.tls, timeout=_TIMEOUT_S, backend=spec.name)
     yield ok(check, f"{address} reachable, {tls.version} with {tls.cipher} in {tls.elapsed_ms:.0f} ms")
-    config = GrpcConfig(name=spec.name, target=target, tls=spec.tls, server_name=spec.server_name)
+    config = GrpcConfig(
+        name=spec.name, target=target, tls=spec.tls, server_name=spec.server_name, sealed=spec.sealed, model=spec.model
+    )
     try:
         with closing(GrpcBackend(config)) as backend:
             node = backend.probe(timeout=_TIMEOUT_S)
@@ -357,8 +364,10 @@ def _node(check: str, spec: GrpcSpec, target: str) -> Iterator[Finding]:
         return
     if node.ready:
         about = f"{node.model} on {node.device}, {node.context_window} tokens, {node.slots} slots, engine {node.engine}"
-        path = f"round trip {node.rtt_ms:.1f} ms, {node.tls_group or node.tls_version}"
+        path = f"round trip {node.rtt_ms:.1f} ms, {node.tls_group or node.tls_version}{', sealed' * bool(spec.sealed)}"
         yield ok(check, f"{about}, version {node.version}, {path}")
+        if spec.model and spec.model not in (has := (node.model, *node.adapters)):
+            yield fault(check, f"it has no {spec.model} that we may use, but {listed(has)}", "correct its `model`")
     else:
         yield fault(check, f"the node is not ready: {node.reason}", "wait until its model is loaded; check its log")
     yield check_clock(check, node.clock_skew_s)

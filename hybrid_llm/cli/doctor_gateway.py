@@ -8,7 +8,7 @@ from hybrid_llm.cli.doctor_checks import Setup
 from hybrid_llm.cli.findings import Finding, fault, ok, warning
 from hybrid_llm.cli.gateway import missing_packages, refuse_itself
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.extras import install_hint, listed
 from hybrid_llm.router.config.gateway import GatewayConfig
 
 
@@ -17,7 +17,7 @@ def check_gateway(setup: Setup) -> Iterator[Finding]:
     if setup.config is None or (config := setup.config.gateway) == GatewayConfig():
         return
     if missing := missing_packages():
-        yield fault("gateway", f"it needs {', '.join(missing)}", install_hint("gateway"))
+        yield fault("gateway", f"it needs {listed(missing)}", install_hint("gateway"))
         return
     from hybrid_llm.gateway.config import open_keys
     from hybrid_llm.gateway.server import Tls

@@ -15,14 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_config, add_verbose, read_config, seconds
+from hybrid_llm.cli.arguments import Command, add_config, add_log_format, add_verbose, database, read_config, seconds
 from hybrid_llm.cli.ready_file import ready_file
 from hybrid_llm.cli.terminal import Exit, log_to_stderr, note
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.extras import install_hint, listed
 
 if TYPE_CHECKING:
     from hybrid_llm.backends.registry import BackendSpec
+    from hybrid_llm.gateway.managed import Managed
     from hybrid_llm.router.client import HybridLLM
     from hybrid_llm.router.config.gateway import GatewayConfig
     from hybrid_llm.router.observability.prometheus import PrometheusMetrics
@@ -42,31 +43,41 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unknown-models", choices=("auto", "refuse"), help="route an unknown model name, or refuse it"
     )
+    parser.add_argument(
+        "--managed",
+        choices=("sagemaker", "vertex", "azure"),
+        help="serve the routes of this platform, which authenticates all callers, on 0.0.0.0 at its port",
+    )
+    parser.add_argument("--rights", type=Path, metavar="FILE", help="who may do what, and how much")
+    parser.add_argument("--quotas", type=database, metavar="FILE|URL", help="remembers what of the quotas is used")
     parser.add_argument("--no-console", action="store_true", help="serve no page at /")
     parser.add_argument("--drain", type=seconds(), metavar="S", help="seconds for load balancers to leave (0)")
     parser.add_argument("--grace", type=seconds(), metavar="S", help="seconds for running answers (10)")
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while the gateway is ready")
     add_verbose(parser, "log one line for each request to standard error")
+    add_log_format(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     if missing := missing_packages():
-        raise ConfigError(f"the gateway needs {', '.join(missing)}: {install_hint('gateway')}")
+        raise ConfigError(f"the gateway needs {listed(missing)}: {install_hint('gateway')}")
     if args.new_key is not None:
         return _new_key(args)
-    log_to_stderr(logging.INFO if args.verbose else logging.WARNING)
+    log_to_stderr(logging.INFO if args.verbose else logging.WARNING, as_json=args.log_format == "json")
     from hybrid_llm.gateway.config import open_keys
 
-    config = _config(args)
-    open_keys(config)  # what is wrong with them is said before a model is loaded
-    if not config.is_local and config.tls is None:
+    managed = _managed(args.managed)
+    config = _config(args, managed)
+    if managed is None:
+        open_keys(config)  # what is wrong with them is said before a model is loaded
+    if not config.is_local and config.tls is None and managed is None:
         note("keys and prompts are in the clear here: set `gateway: {tls: ...}`, or put a proxy with TLS in front")
     from hybrid_llm.router.default import open_client
 
-    metrics = _metrics()
+    metrics = _metrics() if managed is None else None
     client = open_client(args.config, hooks=() if metrics is None else (metrics,))
     with ready_file(args.ready_file) as announce:
-        asyncio.run(_serve(client, config, metrics, announce))
+        asyncio.run(_serve(client, config, metrics, managed, announce))
     note("stopped")
     return Exit.OK
 
@@ -76,8 +87,16 @@ def missing_packages() -> list[str]:
     return [name for name in _REQUIRED if find_spec(name) is None]
 
 
-def _config(args: argparse.Namespace) -> GatewayConfig:
-    """What the file says under `gateway:`; options of the command line come before it."""
+def _managed(platform: str | None) -> Managed | None:
+    if platform is None:
+        return None
+    from hybrid_llm.gateway.managed import managed_by
+
+    return managed_by(platform, os.environ)
+
+
+def _config(args: argparse.Namespace, managed: Managed | None) -> GatewayConfig:
+    """What the file says under `gateway:`; options of the command line, and a platform, come before it."""
     from hybrid_llm.router.config.gateway import GatewayConfig
 
     loaded = read_config(args.config)
@@ -85,12 +104,18 @@ def _config(args: argparse.Namespace) -> GatewayConfig:
     named = {
         "listen": args.listen,
         "keys": args.keys,
+        "rights": args.rights,
+        "quotas": args.quotas,
         "unknown_models": args.unknown_models,
         "drain_s": args.drain,
         "grace_s": args.grace,
-        "console": False if args.no_console else None,
+        "console": False if args.no_console or managed is not None else None,
     }
+    if managed is not None:
+        named["listen"] = args.listen or f"0.0.0.0:{managed.port}"
     config = replace(config, **{name: value for name, value in named.items() if value is not None})
+    if managed is not None and config.keys is not None:
+        raise ConfigError(f"{managed.platform} authenticates its callers, and passes on no keys: leave out `keys`")
     if loaded is not None:
         refuse_itself(config, loaded.backends)
     return config
@@ -119,16 +144,20 @@ def _metrics() -> PrometheusMetrics | None:
 
 
 async def _serve(
-    client: HybridLLM, config: GatewayConfig, metrics: PrometheusMetrics | None, announce: Callable[[int], None]
+    client: HybridLLM,
+    config: GatewayConfig,
+    metrics: PrometheusMetrics | None,
+    managed: Managed | None,
+    announce: Callable[[int], None],
 ) -> None:
     from hybrid_llm.gateway.server import GatewayServer
 
-    server = GatewayServer(client, config, metrics=metrics)
+    server = GatewayServer(client, config, metrics=metrics, managed=managed)
 
     def ready() -> None:
         host = config.listen.rpartition(":")[0]
         url = f"{'http' if config.tls is None else 'https'}://{host}:{server.port}"
-        print(f"ready on {url}/v1", flush=True)
+        print(f"ready on {url}{'/v1' if managed is None else managed.predict}", flush=True)
         if config.console:
             note(f"console for a browser: {url}/")
         announce(server.port)
@@ -171,6 +200,7 @@ GATEWAY: Final = Command(
         "hybrid-llm gateway",
         "hybrid-llm gateway --config hybrid.yaml --listen 127.0.0.1:8080",
         "hybrid-llm gateway --keys keys.json --new-key acme",
+        "hybrid-llm gateway --managed sagemaker",
     ),
     codes=(Exit.FAILURE, Exit.CONFIG),
 )

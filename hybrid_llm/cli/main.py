@@ -12,12 +12,14 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.metadata import entry_points
-from typing import Final, cast
+from typing import Final, NoReturn, cast
 
 from hybrid_llm import __version__
 from hybrid_llm.cli.arguments import Command, Group, describe
+from hybrid_llm.cli.json_stderr import asks_for_json, json_stderr
 from hybrid_llm.cli.terminal import Exit, exit_for, note, print_error
 from hybrid_llm.core.errors import HybridLLMError
 
@@ -39,7 +41,10 @@ PROGRAM: Final = Group(
         "gateway": ("hybrid_llm.cli.gateway:GATEWAY", "answer clients of the OpenAI and Anthropic APIs"),
         "mcp": ("hybrid_llm.cli.mcp:MCP", "serve hosts of the Model Context Protocol"),
         "serve": ("hybrid_llm.cli.serve:SERVE", "run a cloud node"),
+        "rights": ("hybrid_llm.cli.rights:RIGHTS", "check and explain who may use a node or a gateway"),
+        "audit": ("hybrid_llm.cli.audit:AUDIT", "make keys of audit logs, verify and show them"),
         "certs": ("hybrid_llm.cli.certs:CERTS", "create and inspect certificates"),
+        "health": ("hybrid_llm.cli.health:HEALTH", "ask a node or a gateway whether it serves"),
         "doctor": ("hybrid_llm.cli.doctor:DOCTOR", "check the installation and suggest fixes"),
     },
     examples=(
@@ -61,6 +66,12 @@ class _Closed(io.TextIOBase):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; *argv* excludes the program's name."""
     words = list(sys.argv[1:] if argv is None else argv)
+    with json_stderr() if asks_for_json(words) else nullcontext():
+        return _ended(words)
+
+
+def _ended(words: list[str]) -> int:
+    """Run the command of *words*, and return the code for its ending."""
     sys.stdout = sys.stdout or _Closed()
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # closed when Python exits
     for stream in (sys.stdout, sys.stderr):
@@ -88,11 +99,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     parser = build_parser(words)
     try:
-        args = parser.parse_args(words)
+        args, unknown = parser.parse_known_args(words)
+        if unknown:
+            _reject(args.parser, unknown)
     except SystemExit as end:  # argparse has printed the help or an error
         return end.code if isinstance(end.code, int) else Exit.OK
     args.words = words
     return int(args.run(args))
+
+
+def _reject(parser: argparse.ArgumentParser, unknown: Sequence[str]) -> NoReturn:
+    """End with the usage of the command that the arguments are *unknown* to, and the option that was meant."""
+    from difflib import get_close_matches
+
+    flag = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+    known = [option for action in parser._actions for option in action.option_strings]
+    near = get_close_matches(flag, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 
 def build_parser(words: Sequence[str]) -> argparse.ArgumentParser:
@@ -119,14 +143,14 @@ def _configure(parser: argparse.ArgumentParser, command: Command | Group, words:
     describe(parser, command)
     if isinstance(command, Command):
         command.options(parser)
-        parser.set_defaults(run=command.run)
+        parser.set_defaults(run=command.run, parser=parser)
         return
 
     def show_overview(_: argparse.Namespace) -> int:
         parser.print_help()
         return Exit.USAGE
 
-    parser.set_defaults(run=show_overview)
+    parser.set_defaults(run=show_overview, parser=parser)
     children = parser.add_subparsers(metavar="COMMAND", title="commands")
     for name, (home, summary) in command.commands.items():
         child = children.add_parser(name, help=summary, allow_abbrev=False)

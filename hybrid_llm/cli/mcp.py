@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_config, add_verbose
+from hybrid_llm.cli.arguments import Command, add_config, add_log_format, add_verbose
 from hybrid_llm.cli.ready_file import ready_file
 from hybrid_llm.cli.terminal import Exit, log_to_stderr, note
 from hybrid_llm.core.errors import ConfigError
@@ -34,12 +34,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="contains the port while --http is ready")
     add_verbose(parser, "log one line for each call to standard error")
+    add_log_format(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     if find_spec("mcp") is None:
         raise ConfigError(f"this command needs the package mcp: {install_hint('mcp')}")
-    log_to_stderr(logging.INFO if args.verbose else logging.WARNING)
+    log_to_stderr(logging.INFO if args.verbose else logging.WARNING, as_json=args.log_format == "json")
     from hybrid_llm.router.default import open_client
 
     if args.http is None:

@@ -74,7 +74,7 @@ def _list(args: argparse.Namespace) -> int:
     if args.json:
         print_json([_record(*model, default=default) for model in found])
     else:
-        columns = ("name", "default", "model", "precision", "M parameters", "MB", "context", "folder")
+        columns = ("name", "default", "model", "kind", "precision", "M parameters", "MB", "context", "folder")
         table(columns, [_row(*model, default=default) for model in found], numbers={"M parameters", "MB", "context"})
     return Exit.OK
 
@@ -101,6 +101,7 @@ def _row(name: str, folder: Path, manifest: Manifest, *, default: str) -> tuple[
         name or "-",
         "*" if name == default else "",
         manifest.name,
+        manifest.kind,
         manifest.precision,
         f"{manifest.parameters / 1e6:,.1f}",
         f"{manifest.total_bytes / 1e6:,.1f}",
@@ -112,7 +113,7 @@ def _row(name: str, folder: Path, manifest: Manifest, *, default: str) -> tuple[
 def _record(name: str, folder: Path, manifest: Manifest, *, default: str) -> dict[str, object]:
     embedded = folder.resolve() == embedded_model().resolve()
     about = {"added_as": name, "default": bool(name) and name == default, "folder": str(folder), "embedded": embedded}
-    return {**about, **record(manifest), "total_bytes": manifest.total_bytes}
+    return {**about, **record(manifest), "kind": manifest.kind, "total_bytes": manifest.total_bytes}
 
 
 LIST: Final = Command(
@@ -190,7 +191,8 @@ def _inspect(args: argparse.Namespace) -> int:
         manifest = verify_manifest(folder)
     origin = store.origin(name) if name not in ("", EMBEDDED) else {}
     document = {**_record(name, folder, manifest, default=store.default or EMBEDDED), "verified": True}
-    document["kv_bytes_per_token"] = _kv_bytes(folder, manifest)
+    if manifest.kind == "onnx":
+        document["kv_bytes_per_token"] = _kv_bytes(folder, manifest)
     lines = [*_description(folder, manifest), *(f"{key:<16}{value}" for key, value in origin.items() if value)]
     output({**document, "origin": dict(origin)}, lines, as_json=args.json)
     return Exit.OK
@@ -200,7 +202,10 @@ def _description(folder: Path, manifest: Manifest) -> Iterator[str]:
     yield f"{manifest.name}: {manifest.architecture}, {manifest.precision}, {manifest.parameters:,} parameters"
     yield f"folder          {folder}"
     yield f"context window  {manifest.context_window:,} tokens, vocabulary {manifest.vocab_size:,}"
-    yield f"memory          {_memory(folder, manifest)}"
+    if manifest.kind == "onnx":
+        yield f"memory          {_memory(folder, manifest)}"
+    else:
+        yield f"kind            {manifest.kind}: it classifies, and answers no prompts"
     yield f"license         {manifest.license}"
     yield f"size            {manifest.total_bytes:,} bytes in {len(manifest.files)} files, all SHA-256 verified"
     yield from (f"  {name:<32}{entry.bytes:>14,}  {entry.sha256[:16]}" for name, entry in manifest.files.items())

@@ -82,6 +82,9 @@ def _lines(addition: Addition, added: Added, *, is_default: bool) -> list[str]:
     lines = [f"{addition.name} {verb}: {size}, {manifest.context_window:,} tokens, licence {manifest.license}"]
     if is_default:
         return [*lines, "it is the default model: hybrid-llm chat"]
+    if (kind := manifest.kind) != "onnx":
+        entry = f"`kind: {kind}, model: {addition.name}`"
+        return [*lines, f"it classifies: name it in hybrid.yaml as a backend with {entry}"]
     return [*lines, f"to make it the default model: hybrid-llm models use {addition.name}"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from contextlib import closing
 from dataclasses import replace
@@ -14,6 +13,7 @@ from hybrid_llm.cli.arguments import Command, add_json, at_least, checked
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_json
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.evaluation.evaluating import REPORT_NAME, evaluate
 from hybrid_llm.prepare.evaluation.report.words import terminal_lines
 from hybrid_llm.prepare.evaluation.results import RESULTS_NAME, Results
@@ -100,7 +100,7 @@ def _lm_eval(args: argparse.Namespace) -> int:
 
 
 def _document(out: Path) -> object:
-    return json.loads((out / RESULTS_NAME).read_text(encoding="utf-8"))
+    return read_json(out / RESULTS_NAME)
 
 
 EVALUATE: Final = Command(

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_json, checked
+from hybrid_llm.cli.arguments import Command, add_json, checked, secret_url
 from hybrid_llm.cli.models_signing import add_trust, trust_of
 from hybrid_llm.cli.terminal import Exit, Progress, note, output, print_json, record, table
 from hybrid_llm.core.environment import REGISTRY, read_environment
@@ -86,11 +86,11 @@ def _publish_options(parser: argparse.ArgumentParser) -> None:
 
 def _publish(args: argparse.Namespace) -> int:
     from hybrid_llm.backends.models.registry import publish
-    from hybrid_llm.backends.models.registry.describe import model_files
+    from hybrid_llm.backends.models.registry.describe import require_model
     from hybrid_llm.backends.models.registry.records import check_model
 
     check_model(args.name)
-    next(model_files(args.folder))  # before a registry is begun
+    require_model(args.folder)  # before a registry is begun
     registry = open_registry(args, create=True)
     with Progress(f"publishing {args.name}", stream=sys.stderr) as progress:
         done = publish(registry, args.folder, args.name, report=progress.step)
@@ -104,6 +104,8 @@ def _publish(args: argparse.Namespace) -> int:
     about = {"name": args.name, "version": done.version.digest, "alias": args.alias}
     sent = {"was_there": done.was_there, "sent_bytes": done.sent_bytes, "signed": done.signed}
     output({**about, **sent}, lines, as_json=args.json)
+    if manifest.about.kind == "folder":
+        note(f"{args.folder} holds no model that hybrid-llm knows: its files are published as they are")
     return Exit.OK
 
 
@@ -318,7 +320,10 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         "--where", action="append", default=[], metavar="BOUND", help="only within this bound, such as 'accuracy>=0.8'"
     )
     group.add_argument(
-        "--index", metavar="URL", help="a database to refresh and to ask: sqlite:///FILE or postgresql://..."
+        "--index",
+        type=secret_url,
+        metavar="URL",
+        help="a database to refresh and to ask: sqlite:///FILE or postgresql://..., or file:PATH or env:NAME of that",
     )
 
 

@@ -16,7 +16,7 @@ from hybrid_llm.prepare.recipe.document import Recipe, read_recipe, recipe_schem
 from hybrid_llm.prepare.recipe.record import BelowFloor
 from hybrid_llm.prepare.recipe.runner import NO_RESULT, StepResult, plan_recipe, run_recipe
 
-_COUNT: Final = re.compile(r"[ ,(]*\d")
+_COUNT: Final = re.compile(r"(?:^|[ ,(]+)\d")
 _FIGURES: Final = 4
 """Metrics of a step that its row has room for."""
 
@@ -48,8 +48,9 @@ def _run(args: argparse.Namespace) -> int:
         results = _followed(recipe, out, args)
     show(results, out, as_json=args.json)
     missed = tuple(breach for one in results if one.record is not None for breach in one.record.breaches)
-    if missed:
-        raise BelowFloor(missed)
+    refused = {one.name: one.refused for one in results if one.refused}
+    if missed or refused:
+        raise BelowFloor(missed, refused)
     return Exit.OK
 
 
@@ -57,10 +58,14 @@ def _followed(recipe: Recipe, out: Path, args: argparse.Namespace) -> tuple[Step
     with followed(recipe.name) as progress:
 
         def report(step: str, what: str, share: float) -> None:
-            # A log has a line for each quarter, not one for each number that is counted.
-            progress.step(f"{step}: {what if progress.live else _COUNT.split(what)[0]}", share)
+            progress.step(f"{step}: {shown(progress, what)}", share)
 
         return run_recipe(recipe, out, only=args.only, force=args.force, report=report)
+
+
+def shown(progress: Progress, what: str) -> str:
+    """*what* a step is doing, in a log without counts: it has a line for each quarter, not one for each number."""
+    return what if progress.live else _COUNT.split(what)[0]
 
 
 @contextmanager
@@ -91,7 +96,7 @@ def _plain(result: StepResult) -> dict[str, object]:
 def _row(result: StepResult) -> tuple[str, ...]:
     record = result.record
     if record is None:
-        return result.name, result.kind, f"to run: {result.why}", "", ""
+        return result.name, result.kind, f"{'refused' if result.refused else 'to run'}: {result.why}", "", ""
     state = result.why if not result.is_due else "done" if result.why in ("", NO_RESULT) else f"done: {result.why}"
     return result.name, result.kind, state, f"{record.cost.seconds:,.1f}", figures(record.metrics, record.before)
 
@@ -99,11 +104,18 @@ def _row(result: StepResult) -> tuple[str, ...]:
 def figures(metrics: Mapping[str, float], before: Mapping[str, float]) -> str:
     """The first metrics, such as `accuracy 0.51 -> 0.77`."""
     shown = (
-        f"{name} {before[name]:.4g} -> {value:.4g}" if before.get(name) is not None else f"{name} {value:.4g}"
+        f"{name} {amount(before[name])} -> {amount(value)}"
+        if before.get(name) is not None
+        else f"{name} {amount(value)}"
         for name, value in list(metrics.items())[:_FIGURES]
         if value is not None
     )
     return ", ".join(shown)
+
+
+def amount(value: float) -> str:
+    """*value* with four digits, or with all of those before the point: `0.5012`, `10,662`."""
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 RUN: Final = Command(

@@ -7,35 +7,49 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hybrid_llm.cli.arguments import Command, add_verbose, at_least, checked, seconds
+from hybrid_llm.cli.arguments import (
+    DATABASE_FORMS,
+    Command,
+    add_log_format,
+    add_verbose,
+    at_least,
+    checked,
+    database,
+    seconds,
+)
 from hybrid_llm.cli.models_signing import add_trust, trust_of
 from hybrid_llm.cli.ready_file import ready_file
+from hybrid_llm.cli.serve_model import add_model, model_folders, models_of
 from hybrid_llm.cli.terminal import Exit, Progress, log_to_stderr, note
 from hybrid_llm.core.checked import fits
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.extras import install_hint, listed
 from hybrid_llm.core.fields import Kind, Whole, keys_of
 
 if TYPE_CHECKING:
+    from hybrid_llm.backends.audit.spec import AuditSpec
     from hybrid_llm.backends.node.engine import EngineInfo
     from hybrid_llm.backends.node.engines import EngineFactory
     from hybrid_llm.backends.node.intake import IntakeLimits
+    from hybrid_llm.backends.node.liveness import StallLimits
     from hybrid_llm.backends.node.server import NodeConfig
     from hybrid_llm.core.telemetry import TelemetrySpec
+    from hybrid_llm.policies.rights import RightsFile
 
 _REQUIRED: Final = ("grpc_health", "grpc_reflection")
+_STALL_S: Final = {"vllm": 60.0}
+"""vLLM compiles some of its code at first use, without a sign of progress; other engines have the default."""
 _REQUIRED_BY_ENGINE: Final = dict.fromkeys(("auto", "packed", "one_by_one"), ("torch", "transformers"))
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", type=Path, required=True, metavar="DIR", help="config.json, *.safetensors, tokenizer"
-    )
+    add_model(parser)
     parser.add_argument("--listen", default="127.0.0.1:7443", metavar="HOST:PORT", help="port 0 picks a free one")
     parser.add_argument("--tls", type=Path, required=True, metavar="DIR", help="ca.pem, NAME.pem, NAME.key")
     parser.add_argument("--name", default="node", help="name of the certificate in --tls (node)")
@@ -47,10 +61,36 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grace", type=seconds(), default=10.0, metavar="S", help="seconds for running answers (10)")
     add_verbose(parser, "log more than one line for each call to standard error")
     parser.add_argument("--quiet", "-q", action="store_true", help="log warnings only, not each call")
+    _add_sealing(parser)
     _add_engine(parser)
+    _add_vllm(parser)
+    _add_ray(parser)
     add_trust(parser)
+    _add_rights(parser)
     _add_telemetry(parser)
+    _add_audit(parser)
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="serve metrics for Prometheus, as at 127.0.0.1:9465")
+    add_log_format(parser)
     _add_limits(parser)
+
+
+def _add_rights(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("rights; without a file every client that is authenticated may do everything")
+    group.add_argument(
+        "--rights", type=Path, metavar="FILE", help="who may do what, and how much; loaded when it changes"
+    )
+    group.add_argument(
+        "--quotas",
+        type=database,
+        metavar="FILE|URL",
+        help=f"remembers what of the quotas is used: an SQLite file or, for several machines, {DATABASE_FORMS}",
+    )
+
+
+def _add_sealing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sealed mode: what ends TLS before the node reads neither prompts nor answers")
+    group.add_argument("--sealed", type=Path, metavar="DIR", help="sealing keys, *.seal; see `certs seal-key`")
+    group.add_argument("--only-sealed", action="store_true", help="refuse requests that are not sealed")
 
 
 def _add_telemetry(parser: argparse.ArgumentParser) -> None:
@@ -60,10 +100,36 @@ def _add_telemetry(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--otlp-insecure", action="store_true", help="allow plain HTTP to another machine")
 
 
+def _add_audit(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("audit log; `hybrid-llm audit init` makes its key")
+    group.add_argument("--audit", type=database, metavar="FILE|URL", help=f"an SQLite file, or {DATABASE_FORMS}")
+    group.add_argument("--audit-key", type=Path, metavar="FILE", help="the log's private key")
+    group.add_argument("--audit-name", metavar="NAME", help="the log's name, one for each node (that of --name)")
+    group.add_argument("--audit-required", action="store_true", help="refuse a request that cannot be recorded")
+
+
+def _add_memory(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--kv-tokens", type=at_least(0), default=0, metavar="N", help="tokens of the shared KV cache; 0 fits the memory"
+    )
+    group.add_argument(
+        "--context-window", type=at_least(0), default=0, metavar="N", help="maximum of a request; 0 is the model's own"
+    )
+    group.add_argument(
+        "--reuse-prefixes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="cache prompt prefixes for requests of the same identity and tenant",
+    )
+
+
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("engine")
     group.add_argument(
-        "--engine", type=checked(_engine), default="auto", help="auto, packed, one_by_one, or an installed one"
+        "--engine",
+        type=checked(_engine),
+        default="auto",
+        help="auto, packed, one_by_one, vllm, ray, or an installed one",
     )
     group.add_argument(
         "--chat-template",
@@ -77,20 +143,33 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads", type=at_least(0), default=0, metavar="N", help="CPU threads; 0 leaves one to the server"
     )
+    _add_memory(group)
     group.add_argument(
-        "--kv-tokens", type=at_least(0), default=0, metavar="N", help="tokens of the KV cache; 0 fits the memory"
-    )
-    group.add_argument(
-        "--stall-limit", type=seconds(1.0), default=15.0, metavar="S", help="restart an engine that hangs, seconds (15)"
+        "--stall-limit",
+        type=seconds(1.0),
+        metavar="S",
+        help="restart an engine that hangs, seconds (15; of vllm 60)",
     )
     group.add_argument(
         "--load-limit", type=seconds(1.0), default=1800.0, metavar="S", help="maximum load of the model, seconds (1800)"
     )
+
+
+def _add_ray(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the engine ray, whose replicas run on other machines; see docs/scaling.md")
+    group.add_argument("--replicas", metavar="HOST:PORT", help="where Ray Serve answers gRPC, such as 10.0.0.5:9000")
+
+
+def _add_vllm(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the engine vllm, which runs in an environment of its own")
+    group.add_argument("--engine-python", type=Path, metavar="FILE", help="the Python of that environment")
     group.add_argument(
-        "--reuse-prefixes",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="cache prompt prefixes for requests of the same identity and tenant",
+        "--engine-option",
+        type=checked(_engine_option),
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of its engine, such as tensor_parallel_size=2; repeatable",
     )
 
 
@@ -140,6 +219,13 @@ def _engine(name: str) -> str:
     return name
 
 
+def _engine_option(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(f"{text!r} is not NAME=VALUE, with the name of an option of the engine")
+    return name, value
+
+
 def _template(named: str) -> str:
     from hybrid_llm.backends.models.gguf.chat import TEMPLATES
 
@@ -159,32 +245,40 @@ def serve(args: argparse.Namespace, factory: EngineFactory | None = None) -> int
     required = (*_REQUIRED_BY_ENGINE.get(args.engine, ()), *_REQUIRED)
     missing = [name for name in required if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"a node needs {', '.join(missing)}: {install_hint('node')}")
+        raise ConfigError(f"a node needs {listed(missing)}: {install_hint('node')}")
     with logged_handshakes(), ready_file(args.ready_file) as announce:
-        log_to_stderr(logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO)
-        asyncio.run(_serve(_config(args), args.grace, announce, factory))
+        level = logging.DEBUG if args.verbose else logging.WARNING if args.quiet else logging.INFO
+        log_to_stderr(level, as_json=args.log_format == "json")
+        config = _config(args, Path(args.model))  # what is wrong with the options is found before a download
+        models_of(args)
+        with model_folders(args) as (folder, adapters):
+            config = replace(config, engine=replace(config.engine, model=folder, adapters=adapters))
+            asyncio.run(_serve(config, args.grace, announce, factory))
     note("stopped")
     return Exit.OK
 
 
-def _config(args: argparse.Namespace) -> NodeConfig:
+def _config(args: argparse.Namespace, model: Path) -> NodeConfig:
     from hybrid_llm.backends.node.engine import EngineConfig
-    from hybrid_llm.backends.node.liveness import StallLimits
     from hybrid_llm.backends.node.server import NodeConfig
     from hybrid_llm.backends.wire.certificates import TLSFiles
 
     engine = EngineConfig(
-        model=args.model,
+        model=model,
         engine=args.engine,
         device=args.device,
         dtype=args.dtype,
         threads=args.threads,
         max_slots=args.slots,
         kv_tokens=args.kv_tokens,
+        context_window=args.context_window,
         max_waiting=args.max_queue,
         reuse_prefixes=args.reuse_prefixes,
+        python=args.engine_python,
+        options=dict(args.engine_option),
+        replicas=_replicas(args),
         trust=trust_of(args),
-        limits=StallLimits(stall=args.stall_limit, load=args.load_limit),
+        limits=_stall_limits(args),
     )
     return NodeConfig(
         engine=engine,
@@ -196,7 +290,35 @@ def _config(args: argparse.Namespace) -> NodeConfig:
         intake=_limits(args),
         weights=dict(args.weight),
         telemetry=_telemetry(args),
+        rights=_rights(args),
+        quotas=args.quotas,
+        audit=_audit(args),
+        sealed=args.sealed,
+        only_sealed=args.only_sealed,
+        metrics=args.metrics,
     )
+
+
+def _stall_limits(args: argparse.Namespace) -> StallLimits:
+    from hybrid_llm.backends.node.liveness import StallLimits
+
+    return StallLimits(stall=args.stall_limit or _STALL_S.get(args.engine, StallLimits().stall), load=args.load_limit)
+
+
+def _replicas(args: argparse.Namespace) -> str:
+    if (args.engine == "ray") != (args.replicas is not None):
+        raise ConfigError("--engine ray and --replicas HOST:PORT go together: see docs/scaling.md")
+    return args.replicas or ""
+
+
+def _rights(args: argparse.Namespace) -> RightsFile | None:
+    if args.rights is None:
+        if args.quotas is not None:
+            raise ConfigError("--quotas needs --rights, which has the limits")
+        return None
+    from hybrid_llm.policies.rights import open_rights
+
+    return open_rights(args.rights, "node")
 
 
 def _telemetry(args: argparse.Namespace) -> TelemetrySpec | None:
@@ -207,6 +329,19 @@ def _telemetry(args: argparse.Namespace) -> TelemetrySpec | None:
     from hybrid_llm.core.telemetry import TelemetrySpec
 
     return TelemetrySpec(exporter=args.telemetry, endpoint=args.otlp_endpoint, insecure=args.otlp_insecure)
+
+
+def _audit(args: argparse.Namespace) -> AuditSpec | None:
+    if (args.audit is None) != (args.audit_key is None):
+        raise ConfigError("--audit and --audit-key go together: `hybrid-llm audit init audit.key` makes a key")
+    if args.audit is None:
+        if args.audit_required or args.audit_name:
+            raise ConfigError("--audit-required and --audit-name need --audit")
+        return None
+    from hybrid_llm.backends.audit.spec import AuditSpec
+
+    name = args.audit_name or args.name
+    return AuditSpec(file=args.audit, key=args.audit_key, name=name, required=args.audit_required)
 
 
 async def _serve(
@@ -231,10 +366,11 @@ async def _serve(
 
 
 def _about(info: EngineInfo) -> str:
-    slots = (
-        f"{info.slots} slots of {info.context_window:,} tokens" if info.slots > 1 else f"{info.context_window:,} tokens"
-    )
-    return f"{info.model} ({info.engine}, {info.device}, {info.dtype}, {slots})"
+    memory = f"{info.context_window:,} tokens"
+    if info.slots > 1:
+        memory = f"{info.slots} slots, {info.kv_tokens:,} tokens of KV cache, {info.context_window:,} a request"
+    adapters = f", adapters {listed(info.adapters)}" if info.adapters else ""
+    return f"{info.model} ({info.engine}, {info.device}, {info.dtype}, {memory}{adapters})"
 
 
 SERVE: Final = Command(
@@ -246,6 +382,10 @@ SERVE: Final = Command(
         "hybrid-llm serve --model examples/models/hybrid-demo-node --listen 127.0.0.1:7443 --tls certs",
         "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1",
         "hybrid-llm serve --model MODEL --listen 127.0.0.1:0 --tls certs --ready-file port.txt",
+        "hybrid-llm serve --model MODEL --tls certs --engine vllm --engine-python /opt/vllm/bin/python",
+        "hybrid-llm serve --model s3://models/smollm2 --tls certs --public-key release.key.pub",
+        "hybrid-llm serve --model smollm2 --adapter support=support-lora --adapter sales=sales-lora --tls certs",
+        "hybrid-llm serve --model smollm2@prod --registry s3://models/registry --tls certs --ca certs/ca.pem",
     ),
     codes=(Exit.FAILURE, Exit.CONFIG, Exit.SECURITY),
 )

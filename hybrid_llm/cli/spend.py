@@ -8,12 +8,13 @@ from datetime import date
 from pathlib import Path
 from typing import Final
 
-from hybrid_llm.cli.arguments import Command, add_json, checked, read_config
+from hybrid_llm.cli.arguments import Command, add_json, checked, database, read_config
 from hybrid_llm.cli.terminal import Exit, note, print_json, table
+from hybrid_llm.core.database import DatabaseAddress
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.savings import UNIT
-from hybrid_llm.router.spending.file import FileLedger
 from hybrid_llm.router.spending.ledger import Entry, LedgerError
+from hybrid_llm.router.spending.stored import DatabaseLedger
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the hybrid.yaml whose `spend` names the ledger; default: the file in HYBRID_LLM_CONFIG",
     )
-    source.add_argument("--file", type=Path, metavar="FILE", help="the ledger itself")
+    source.add_argument("--file", type=database, metavar="FILE|URL", help="the ledger itself")
     parser.add_argument("--tenant", metavar="NAME", help="only this tenant")
     parser.add_argument("--day", type=checked(_day), metavar="YYYY-MM-DD", help="only this day")
     add_json(parser)
@@ -53,11 +54,12 @@ def _run(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _ledger(args: argparse.Namespace) -> Path:
+def _ledger(args: argparse.Namespace) -> DatabaseAddress:
     if args.file is not None:
-        if not args.file.exists():
+        if isinstance(args.file, Path) and not args.file.exists():
             raise ConfigError(f"{args.file} does not exist; the key `spend` of hybrid.yaml names the ledger")
-        return Path(args.file)
+        where: DatabaseAddress = args.file
+        return where
     config = read_config(args.config)
     if config is None:
         raise ConfigError("no ledger: give --file spend.db, or --config hybrid.yaml with `spend: {file: spend.db}`")
@@ -67,14 +69,14 @@ def _ledger(args: argparse.Namespace) -> Path:
     return config.spend
 
 
-def _entries(path: Path) -> list[Entry]:
-    if not path.exists():
+def _entries(where: DatabaseAddress) -> list[Entry]:
+    if isinstance(where, Path) and not where.exists():
         return []
     try:
-        with closing(FileLedger(path)) as ledger:
+        with closing(DatabaseLedger(where)) as ledger:
             return ledger.entries()
     except LedgerError as error:
-        raise ConfigError(f"{path}: the spend ledger cannot be read: {error}", path=str(path)) from None
+        raise ConfigError(f"the spend ledger cannot be read: {error}") from None
 
 
 def _record(entry: Entry) -> dict[str, object]:

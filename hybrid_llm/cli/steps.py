@@ -13,7 +13,7 @@ from typing import Final
 
 from hybrid_llm.cli.arguments import Command, add_json
 from hybrid_llm.cli.options import Option, add_options, given_values, options_of
-from hybrid_llm.cli.recipes import followed, show
+from hybrid_llm.cli.recipes import followed, show, shown
 from hybrid_llm.cli.terminal import Exit, print_error
 from hybrid_llm.core.errors import PolicyError
 from hybrid_llm.policies.reader.fields import Reader
@@ -73,6 +73,14 @@ KINDS: Final[Mapping[str, tuple[str, ...]]] = {
         "clean, deduplicate, guard, split and pack data",
         "hybrid-llm models prepare-data --sources reviews.csv --splits train=80% test=20% --out reviews",
     ),
+    "train-tokenizer": (
+        "learn a tokenizer (byte-level BPE) from data",
+        "hybrid-llm models train-tokenizer --data stories --vocabulary 8000 --out tokenizer",
+    ),
+    "create": (
+        "create a model with weights drawn by a seed, which `tune` then trains",
+        "hybrid-llm models create --tokenizer tokenizer --architecture llama --config hidden_size=256 --out new",
+    ),
     "tune": (
         "tune a model on data: all weights, or a LoRA adapter",
         "hybrid-llm models tune --model base --data reviews --method lora --epochs 1 --out tuned",
@@ -126,7 +134,7 @@ def _example(kind: str, options: tuple[Option, ...]) -> str:
 
 def _add(options: tuple[Option, ...], parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder of the result")
-    parser.add_argument("--force", action="store_true", help="replace what is in DIR")
+    parser.add_argument("--force", action="store_true", help="replace what a step has left in DIR")
     add_json(parser)
     add_options(parser, options)
 
@@ -138,7 +146,11 @@ def _run(kind: str, options: tuple[Option, ...], args: argparse.Namespace) -> in
         print_error(error)
         return Exit.USAGE
     with followed(step.name) as progress:
-        result = run_step(step, args.out, force=args.force, progress=progress.step)
+
+        def report(what: str, share: float) -> None:
+            progress.step(shown(progress, what), share)
+
+        result = run_step(step, args.out, force=args.force, progress=report)
     show((result,), args.out.parent, as_json=args.json)
     if result.record is not None and result.record.breaches:
         raise BelowFloor(result.record.breaches)

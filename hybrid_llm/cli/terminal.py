@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TextIO
 
 from hybrid_llm.core.errors import BackendError, ConfigError, InvalidRequest, RoutingError, SecurityError
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.log_lines import JSONLines
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -148,10 +149,28 @@ def shown_log(*, verbose: bool) -> Iterator[None]:
         logger.level, logger.propagate = before
 
 
-def log_to_stderr(level: int) -> None:
-    """Log what the library does from *level* on, and warnings of anything else, to standard error: for servers."""
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at that time: a server replaces it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]  # in place of the attribute
+        return sys.stderr
+
+
+def log_to_stderr(level: int, *, as_json: bool = False) -> None:
+    """Log what the library does from *level* on, and warnings of anything else, to standard error: for servers.
+
+    *as_json*: one JSON object a line.
+    """
     form = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=form, stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format=form, handlers=[_StandardError()])
+    if as_json:
+        logging.captureWarnings(True)
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JSONLines())
     logging.getLogger("hybrid_llm").setLevel(level)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from hybrid_llm.core import fields
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.secret import without_credentials
 
 _PLAIN: Final = (bool, int, float)
 
@@ -28,7 +29,8 @@ class Checked:
             value = getattr(self, key.attribute)
             by_default = value is key.default or (key.required and value is None)  # None: the reader reported it
             if not by_default and not fits(key.kind, value):
-                raise ConfigError(f"{type(self).__name__}: {key.attribute}: {value!r} is not {words(key.kind)}")
+                shown = without_credentials(repr(value))
+                raise ConfigError(f"{type(self).__name__}: {key.attribute}: {shown} is not {words(key.kind)}")
 
 
 def fits(kind: fields.Kind, value: Any) -> bool:

@@ -6,6 +6,7 @@ HybridLLMError
     UnsupportedRuntime          it was made before a fork, or the event loop is not asyncio's
   InvalidRequest                the call itself is wrong: an option out of range, an unknown privacy tag
   ContentRefused                a guardrail refuses the request or the answer; `.direction`, `.category`, `.guardrail`
+  AuditUnavailable              the audit log cannot be written, and a request must not be answered without
   ToolFailed                    a tool of `run_tools` raised, or did not return in time; `.tool`, `.reason`
   RoutingError                  carries the decision
     NoEligibleBackend           every backend is excluded: by tag, by rule, or not ready
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllBackendsFailed",
+    "AuditUnavailable",
     "AuthenticationFailed",
     "BackendError",
     "BackendOverloaded",
@@ -133,6 +135,10 @@ class ContentRefused(HybridLLMError):
         self.direction = direction
         self.category = category
         self.reason = reason
+
+
+class AuditUnavailable(HybridLLMError):
+    """The audit log cannot be written, and is `required`: the request was not answered, and nothing was sent."""
 
 
 class ToolFailed(HybridLLMError):

@@ -369,6 +369,11 @@ def table(
     )
 
 
+def declared(record: type) -> Table | None:
+    """What `table()` of *record* returns, where its keys depend on each other; None if it has none."""
+    return record.table() if hasattr(record, "table") else None
+
+
 def noun_of(kind: Kind) -> str:
     """The kind in one phrase: a table by its title, such as "a rule", others by their words."""
     match kind:

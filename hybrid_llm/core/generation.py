@@ -185,6 +185,8 @@ class Departure:
     """What the detectors found was replaced; else the texts went as they are."""
     replaced: Mapping[str, int] = field(default_factory=dict)
     """Type of pseudonym, such as `EMAIL` -> how many different ones stood in for values."""
+    sealed: bool = False
+    """It was sealed to the backend's own key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,8 +214,11 @@ class Generation:
     """Makes an object of the text of a backend, of which the name is the second argument."""
     cached: bool = False
     """The answer came from the cache, or from an identical request in flight: no backend was called for this one."""
+    priority: int | None = None
+    """The priority that the request asked for and its backend followed; None where one of them did not."""
     notice: str = ""
-    """What a reader must know of *backend*: that a demonstration model answered, and how to get a real one."""
+    """What a reader must know: that a demonstration model answered, and how to get a real one; or that a generator did
+    the task of an encoder which does not know the labels, or is not ready."""
     warnings: tuple[AnswerWarning, ...] = ()
     """What is wrong with the text: pseudonyms in it that could not be restored."""
     declared: frozenset[str] = frozenset()

@@ -17,13 +17,19 @@ SAMPLING: Final[Mapping[str, Whole | Number]] = {
     "top_k": Whole(0, 1_000_000),
     "min_p": Number(0.0, 1.0),
     "repetition_penalty": Number(0.01, 100.0),
+    "presence_penalty": Number(-2.0, 2.0),
+    "frequency_penalty": Number(-2.0, 2.0),
     "seed": Whole(0, 2**63 - 1),
 }
 """The settings of `Sampling` and their ranges; a seed may also be None."""
-RECOMMENDED: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+PENALTIES: Final = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+"""Those that apply to a greedy choice too."""
+RECOMMENDED: Final = ("temperature", "top_p", "top_k", "min_p", *PENALTIES)
 """Those that a configuration may set for all calls, and that a model may recommend."""
 LOGPROBS: Final = Whole(0, 20)
 """Alternatives for each token of an answer."""
+PRIORITY: Final = Whole(0, 9)
+"""Each step doubles the share of a node; 0 is what a request has that asks for none."""
 STOP_TEXTS: Final = 16
 STOP_CHARACTERS: Final = 256
 NAME_CHARACTERS: Final = 128
@@ -49,6 +55,12 @@ class Defaults(Checked):
     min_p: float | None = key(SAMPLING["min_p"], "The same for tokens by the likeliest one, 0 for all.", default=None)
     repetition_penalty: float | None = key(
         SAMPLING["repetition_penalty"], "The same for tokens that were seen, 1 for none.", default=None
+    )
+    presence_penalty: float | None = key(
+        SAMPLING["presence_penalty"], "The same for tokens that the answer has, 0 for none.", default=None
+    )
+    frequency_penalty: float | None = key(
+        SAMPLING["frequency_penalty"], "The same for each time that the answer has a token, 0 for none.", default=None
     )
 
 

@@ -134,6 +134,10 @@ class Capabilities:
     tools: bool = False
     logprobs: bool = False
     """Whether it gives log-probabilities. One that does not is left out where a request asks for them."""
+    penalties: bool = False
+    """Whether it follows presence and frequency penalties. One that does not is left out where a request has any."""
+    priorities: bool = False
+    """Whether requests of a higher priority get a larger share of it. One that does not answers them like any other."""
     tasks: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Of a specialist, the tasks that it serves, each with the labels, or kinds of entities, that it knows, in lower
     case. It gets no other request. Empty for a backend that serves any."""
@@ -144,6 +148,8 @@ class Capabilities:
     revision: str = ""
     """What distinguishes this version of the model from others of its name, such as a digest of its files: a cached
     answer is replayed only under the same one."""
+    parent: str = ""
+    """The model that this one is an adapter of, where it is one and that is known."""
 
 
 @runtime_checkable
@@ -222,6 +228,15 @@ class Remote(Protocol):
     @property
     def provider(self) -> str:
         """Who serves the model, in the words of OpenTelemetry's `gen_ai.provider.name`, such as `openai`."""
+
+
+@runtime_checkable
+class Expiring(Protocol):
+    """A backend that holds what expires, such as a certificate."""
+
+    def expiries(self) -> Mapping[str, float]:
+        """What expires -> when, seconds since 1970; files are read, from any thread."""
+        ...
 
 
 @runtime_checkable

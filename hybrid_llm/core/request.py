@@ -7,16 +7,20 @@ the name wherever it is not seconds.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, Literal, Protocol, Self, TypedDict
+from typing import Any, Final, Literal, Self
 
 from hybrid_llm.core.errors import DeadlineExceeded
 from hybrid_llm.core.fields import Whole
 from hybrid_llm.core.limits import DEFAULT_DEADLINE_S, DEFAULT_MAX_TOKENS, SAMPLING
 from hybrid_llm.core.looks import caller_left
+from hybrid_llm.core.options import GenerateOptions as GenerateOptions
+from hybrid_llm.core.options import OutputSchema as OutputSchema
+from hybrid_llm.core.options import SchemaModel as SchemaModel
+from hybrid_llm.core.options import ToolSource as ToolSource
 from hybrid_llm.core.tools import Tool as Tool
 from hybrid_llm.core.tools import ToolCall, ToolChoice
 
@@ -91,6 +95,9 @@ def call_ordinals(messages: Sequence[Message]) -> tuple[int, ...]:
     return tuple(found)
 
 
+_COLDEST: Final = 1e-5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How the next token is drawn: greedy, unless the call, the configuration or the model itself recommends a draw."""
@@ -105,12 +112,26 @@ class Sampling:
     """Keep tokens at least this fraction as likely as the likeliest (Nguyen et al., 2024)."""
     repetition_penalty: float = 1.0
     """Divide the positive logits of tokens seen by this, multiply the negative (Keskar et al., 2019); 1 is off."""
+    presence_penalty: float = 0.0
+    """Subtract this from the logit of each token that the answer has already; 0 is off. As OpenAI's API defines it."""
+    frequency_penalty: float = 0.0
+    """Subtract this from a token's logit once for each time that the answer has it; 0 is off. As in OpenAI's API."""
     seed: int | None = None
     """Same seed, same model, same backend: same draw. None draws a fresh one."""
     stop: tuple[str, ...] = field(default=(), repr=False)
     """Texts that end the answer; they are not part of it."""
     explicit: tuple[str, ...] = ()
     """Settings that the app or its configuration names, also if their values are the defaults."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken: at temperature 0, and where float32 would underflow beside it."""
+        return self.temperature < _COLDEST
+
+    @property
+    def penalises_answer(self) -> bool:
+        """Whether presence or frequency of tokens in the answer is penalised, or rewarded."""
+        return self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
     def completed(self, recommended: Mapping[str, float]) -> Self:
         """These settings, with what a model *recommended* for those that neither are named nor differ from the default.
@@ -201,6 +222,8 @@ class Request(_Envelope):
     """The only backends that may answer, as far as tags and rules allow them; None for all."""
     logprobs: int | None = None
     """How many likeliest alternatives to give for each token of the text; None for no log-probabilities at all."""
+    priority: int | None = None
+    """From 0 to 9, each step doubles the share of a node with rights; None for that of the backend's configuration."""
     answer_prefix: str = field(default="", repr=False)
     """The partial answer that the app already has, from which the backend continues."""
     answer_reasoning: str = field(default="", repr=False)
@@ -353,48 +376,3 @@ class PartialAnswer:
 
 Prompt = str | Message | Sequence[Message | Mapping[str, Any]]
 """What `generate` takes: a text, a `Message`, or a conversation in the form of the OpenAI chat API."""
-
-
-class SchemaModel(Protocol):
-    """The part of a pydantic model's class that is used here."""
-
-    @classmethod
-    def model_json_schema(cls) -> dict[str, Any]:
-        """The model's JSON Schema."""
-
-    @classmethod
-    def model_validate_json(cls, json_data: str) -> Any:
-        """An instance of the model."""
-
-
-OutputSchema = Mapping[str, Any] | str | type[SchemaModel]
-"""What `output_schema` takes: a JSON Schema as a dict or as JSON text, or a pydantic model."""
-
-
-ToolSource = Tool | type[SchemaModel] | Callable[..., Any]
-"""What `tools` takes: a `Tool`, a pydantic model, or a typed function."""
-
-
-class GenerateOptions(TypedDict, total=False):
-    """The keyword options of `generate`, `agenerate`, `stream`, `astream` and `decide`; None is: not given."""
-
-    privacy: frozenset[str] | set[str] | Sequence[str] | None
-    task: str | None
-    max_tokens: int | None
-    deadline: float | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    repetition_penalty: float | None
-    seed: int | None
-    stop: str | Sequence[str] | None
-    logprobs: int | None
-    output_schema: OutputSchema | None
-    tools: Sequence[ToolSource] | None
-    tool_choice: str | None
-    parallel_tool_calls: bool | None
-    session_id: str | None
-    tenant: str | None
-    request_id: str | None
-    backends: Sequence[str] | None

@@ -135,6 +135,8 @@ class BackendState:
     """It can take a request now, or will load on first use."""
     reason: str = ""
     """Why it is not ready, for people."""
+    sealed: bool = False
+    """What is sent to it is sealed to its own key, so that nothing between can read it."""
     specialist: bool = False
     """It serves few tasks, and this request is one of them: an encoder that knows the labels, for example."""
     breaker: Breaker = Breaker.CLOSED

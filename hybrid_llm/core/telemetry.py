@@ -20,7 +20,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.fields import Choice, Flag, ListOf, MapOf, Text, key, one_of, percentage
 from hybrid_llm.core.hosts import canonical_host, is_this_machine
-from hybrid_llm.core.secret import Secret, secret_table
+from hybrid_llm.core.secret import Secret, secret_table, without_credentials
 from hybrid_llm.core.threads import in_thread_or_here
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class TelemetrySpec(Checked):
             raise ConfigError(f"telemetry: {error}") from None
         if parts.scheme == "http" and not (self.insecure or is_this_machine(parts.hostname or "")):
             remedy = "use https, or `insecure: true` (`serve --otlp-insecure`) where the network itself is encrypted"
-            raise ConfigError(f"telemetry: {endpoint} would get reports in the clear; {remedy}")
+            raise ConfigError(f"telemetry: {without_credentials(endpoint)} would get reports in the clear; {remedy}")
         return endpoint
 
 

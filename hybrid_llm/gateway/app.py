@@ -10,6 +10,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -22,9 +23,14 @@ from hybrid_llm.gateway.console import console_routes
 from hybrid_llm.gateway.exchange import Exchange, read_json, told
 from hybrid_llm.gateway.extensions import tenant_of
 from hybrid_llm.gateway.gateway import Gateway, no_model
+from hybrid_llm.gateway.guarded import guard
+from hybrid_llm.gateway.managed import Managed, Predict
 from hybrid_llm.gateway.messages import Messages
-from hybrid_llm.gateway.openapi import OPERATIONS, document
+from hybrid_llm.gateway.openapi import OPERATIONS, Operation, document
+from hybrid_llm.gateway.refusals import Refusals, asking
 from hybrid_llm.gateway.responses import Responses
+from hybrid_llm.gateway.rights import CALL
+from hybrid_llm.gateway.sealed import SealedBodies, open_ring
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.failures import Failure
@@ -47,13 +53,8 @@ def gateway_app(
     return app_of(Gateway(client, config or GatewayConfig()), metrics)
 
 
-def app_of(gateway: Gateway, metrics: PrometheusMetrics | None = None) -> Starlette:
-    """The application of *gateway*."""
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with gateway.client:
-            yield
+def app_of(gateway: Gateway, metrics: PrometheusMetrics | None = None, managed: Managed | None = None) -> Starlette:
+    """The application of *gateway*; with *managed*, also the routes that a platform expects."""
 
     plain: dict[str, Operator] = {
         "count_tokens": _count_tokens,
@@ -66,6 +67,7 @@ def app_of(gateway: Gateway, metrics: PrometheusMetrics | None = None) -> Starle
     }
     if metrics is not None:
         plain["metrics"] = partial(_metrics, metrics)
+        metrics.observe(gateway.status)
     endpoints: dict[str, Any] = {
         "chat": Exchange(gateway, ChatCompletions()),
         "completions": Exchange(gateway, Completions()),
@@ -74,19 +76,55 @@ def app_of(gateway: Gateway, metrics: PrometheusMetrics | None = None) -> Starle
         "health": partial(_health, gateway),
         **{name: _guarded(gateway, one, anthropic=OPERATIONS[name].anthropic) for name, one in plain.items()},
     }
-    gateway.document = document(endpoints)
+    operations = OPERATIONS
+    if managed is not None:
+        operations = managed.operations()
+        endpoints["managed_health"] = partial(_health, gateway)
+        endpoints["managed_predict"] = Predict(gateway, instances=managed.instances)
+    gateway.document = document(endpoints, operations)
+    routes = [*_routes(endpoints, operations), *(console_routes(gateway) if gateway.config.console else [])]
+    guard(routes, gateway, {operations[name].path: name for name in endpoints})
     return Starlette(
-        routes=[*_routes(endpoints), *(console_routes(gateway) if gateway.config.console else [])],
+        middleware=list(_layers(gateway)),
+        routes=routes,
         exception_handlers={HTTPException: _http_error},
-        lifespan=lifespan,
+        lifespan=partial(_lifespan, gateway),
     )
 
 
-def _routes(endpoints: Mapping[str, Any]) -> Iterator[Route]:
-    """A route for each path of an operation that has an endpoint. The name of a model may have slashes."""
+@asynccontextmanager
+async def _lifespan(gateway: Gateway, _: Starlette) -> AsyncIterator[None]:
+    gateway.start()
+    try:
+        async with gateway.client:
+            yield
+    finally:
+        await asyncio.to_thread(gateway.close)
+
+
+def _layers(gateway: Gateway) -> Iterator[Middleware]:
+    """What lies around the routes."""
+    config = gateway.config
+    yield Middleware(Refusals, report=gateway.client.report_refusal)
+    if config.sealed is not None:
+        keys = open_ring(config.sealed)
+        yield Middleware(
+            SealedBodies,
+            keys=keys,
+            required=config.only_sealed,
+            body_bytes=config.body_bytes,
+            read_timeout_s=config.read_timeout_s,
+        )
+
+
+def _routes(endpoints: Mapping[str, Any], operations: Mapping[str, Operation]) -> Iterator[Route]:
+    """A route for each path of an operation that has an endpoint. The name of a model may have slashes.
+
+    The last endpoint of a path and method counts: a platform may send its requests to a path of ours.
+    """
     by_path: dict[str, dict[str, Any]] = {}
     for name, endpoint in endpoints.items():
-        operation = OPERATIONS[name]
+        operation = operations[name]
         path = operation.path.replace("{id}", "{id:path}") if name == "model" else operation.path
         by_path.setdefault(path, {})[operation.method] = endpoint
     for path, methods in by_path.items():
@@ -106,7 +144,9 @@ def _guarded(gateway: Gateway, endpoint: Operator, *, anthropic: bool = False) -
 
     async def guarded(request: Request) -> Response:
         try:
-            request.state.tenant = tenant_of(request.headers, gateway.admit(request.headers))
+            tenant = request.state.tenant = tenant_of(request.headers, gateway.admit(request.headers))
+            if (call := CALL.get(None)) is not None:
+                call.check_tenant(tenant)
             response = await endpoint(gateway, request)
         except Exception as error:  # noqa: BLE001  # whatever fails has a status
             failure = told(error, request.url.path)
@@ -190,5 +230,6 @@ async def _http_error(request: Request, error: Exception) -> Response:
     """What no route answers, in the form of OpenAI's APIs."""
     assert isinstance(error, HTTPException)
     code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    asking().code = code
     failure = Failure(error.status_code, code, f"{error.detail}: {_where(request.url.path)}")
     return JSONResponse(failure.as_openai(), failure.status, {**failure.headers, **(error.headers or {})})

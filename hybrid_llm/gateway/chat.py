@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
+from hybrid_llm.core import limits
 from hybrid_llm.core.generation import Chunk, FinishReason, Generation, Usage
 from hybrid_llm.core.jsonable import Json
 from hybrid_llm.core.logprobs import Alternative, TokenLogprob
@@ -13,11 +14,12 @@ from hybrid_llm.core.tools import ToolCallDelta
 from hybrid_llm.gateway.asked import Answering, Asked, dumped, event
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.chat import CHAT
+from hybrid_llm.gateway.tiers import tier_field
 from hybrid_llm.gateway.tools import Tools, schema_of_format
 from hybrid_llm.router.failures import Failure
 
-SAMPLING: Final = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop")
-"""Options under our own names; the API lacks the third to fifth, which vLLM and others take under these names too."""
+SAMPLING: Final = (*limits.SAMPLING, "stop")
+"""Options under our own names; some are not OpenAI's, but vLLM and others take them under these names too."""
 _TURN: Final = ("role", "content", "tool_calls", "tool_call_id", "reasoning_content", "reasoning")
 _OF_ASSISTANTS: Final = frozenset({"tool_calls", "reasoning_content", "reasoning"})
 _PARAMS: Final = {"prompt": "messages", "max_tokens": "max_completion_tokens", "output_schema": "response_format"}
@@ -67,7 +69,7 @@ class ChatCompletions:
             "logprobs": _logprobs(generation.logprobs) if answering.asked.body.get("logprobs") else None,
             "finish_reason": finish_reason(generation.finish_reason),
         }
-        details = details_field(answering, generation)
+        details = tier_field(answering.asked.body, generation) | details_field(answering, generation)
         return head(answering, "chat.completion") | {"choices": [choice], "usage": usage_of(generation.usage)} | details
 
     def refused(self, answering: Answering, failure: Failure) -> Json:
@@ -113,7 +115,8 @@ class ChatWriter:
     def end(self, generation: Generation) -> Iterator[bytes]:
         """The reason of the end; then the usage, if the client wants it."""
         last = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": finish_reason(generation.finish_reason)}
-        details = details_field(self._answering, generation)
+        body = self._answering.asked.body
+        details = tier_field(body, generation) | details_field(self._answering, generation)
         yield event(dumped(self._head | {"choices": [last]} | details))
         if self._with_usage:
             yield event(dumped(self._head | {"choices": [], "usage": usage_of(generation.usage)}))

@@ -1,4 +1,4 @@
-"""The keys of the clients of a gateway."""
+"""The keys of the clients of a gateway, in a file that is watched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.errors import ConfigError, PolicyError
+from hybrid_llm.core.rights.grants import digest_of
+from hybrid_llm.policies.watch import WatchedFile
 from hybrid_llm.router.config.gateway import GatewayConfig
 
 _HEX_DIGITS: Final = 64
@@ -27,44 +29,58 @@ class Client:
 ANYBODY: Final = Client()
 
 
-def open_keys(config: GatewayConfig) -> Keys | None:
-    """The keys of the clients of a gateway; None if everybody on this machine is answered.
+def identity_of(client: Client) -> str:
+    """The name of *client* in rights and records."""
+    return "local" if client.tenant is None else f"key:{client.tenant}"
+
+
+def open_keys(config: GatewayConfig) -> KeyFile | None:
+    """The keys of the clients of a gateway; None if everybody on this machine, or by a rights file, is answered.
 
     Raises:
         ConfigError: the file is unusable, or there is none though other machines reach the gateway.
     """
     if config.keys is not None:
-        return Keys.read(config.keys)
-    if not config.is_local:
+        return KeyFile(config.keys)
+    if not config.is_local and config.rights is None:
         remedy = "pass --keys FILE (with `--new-key TENANT` it makes one), or listen on 127.0.0.1"
         raise ConfigError(f"{config.listen} is reached from other machines, which need keys: {remedy}")
     return None
 
 
+def secret_of(headers: Mapping[str, str]) -> str:
+    """The key or the token of a request; empty where it has none."""
+    scheme, _, secret = headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+
+
 class Keys:
     """The keys of clients, by their SHA-256: the file that holds them opens nothing by itself."""
 
-    def __init__(self, clients: Mapping[bytes, Client]) -> None:
+    def __init__(self, clients: Mapping[bytes, Client], digest: str = "") -> None:
         self._clients = dict(clients)
+        self.digest: Final = digest
+        """That of the file's text."""
 
     @classmethod
-    def read(cls, path: Path) -> Keys:
-        """The keys of a JSON file: a list of `{"sha256": ..., "tenant": ..., "privacy": [...]}`.
+    def read(cls, path: Path, *, least: int = 1) -> Keys:
+        """The keys of a JSON file: a list of *least* or more `{"sha256": ..., "tenant": ..., "privacy": [...]}`.
 
         Raises:
             ConfigError: it cannot be read, or is not such a list.
         """
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            entries = json.loads(text)
         except FileNotFoundError:
             raise ConfigError(f"{path} is not there; {_MAKE} makes it", path=str(path)) from None
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}", path=str(path)) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             entries = None
-        if not isinstance(entries, list) or not entries:
+        if not isinstance(entries, list) or len(entries) < least:
             raise ConfigError(f"{path}: it is no list of keys; {_FORM}", path=str(path))
-        return cls(dict([_entry(entry, f"{path}: keys[{at}]") for at, entry in enumerate(entries)]))
+        return cls(dict([_entry(entry, f"{path}: keys[{at}]") for at, entry in enumerate(entries)]), digest_of(text))
 
     def client(self, secret: str) -> Client | None:
         """Whose key *secret* is; None if nobody's. The time that it takes says nothing about the keys."""
@@ -74,6 +90,30 @@ class Keys:
             if hmac.compare_digest(known, digest):
                 found = client
         return found
+
+
+class KeyFile(WatchedFile[Keys]):
+    """A file of keys that is watched: a key that is removed opens nothing within a second.
+
+    A file that is not valid is refused, and the keys before it stay.
+
+    Raises:
+        ConfigError: it is not valid at the start.
+    """
+
+    def __init__(self, path: Path, interval: float = 0.25) -> None:
+        self._least = 1
+        super().__init__(path, "keys", interval, None, None)
+        self._least = 0  # from now on, the last key can be removed too: then nobody is let in
+
+    def _load(self) -> Keys:
+        try:
+            return Keys.read(self._path, least=self._least)
+        except ConfigError as error:
+            raise PolicyError(str(error), path=str(self._path)) from None
+
+    def _digest(self, content: Keys) -> str:
+        return content.digest
 
 
 _MAKE: Final = "`hybrid-llm gateway --keys FILE --new-key TENANT`"

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
 
-from hybrid_llm.core.errors import ContentRefused
+from hybrid_llm.core.errors import ContentRefused, InvalidRequest
 from hybrid_llm.core.jsonable import Json
+from hybrid_llm.core.log_lines import FIELDS
 from hybrid_llm.core.protocols import Direction
 from hybrid_llm.core.tracing import CALLER, TRACEPARENT
 from hybrid_llm.gateway.asked import Answering, Asked, Dialect, dumped
 from hybrid_llm.gateway.extensions import answer_headers, id_headers, options_of
 from hybrid_llm.gateway.gateway import stopped
+from hybrid_llm.gateway.refusals import asking
+from hybrid_llm.gateway.rights import Booked, Booking
 from hybrid_llm.router.failures import Failure, failure_of
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ class Exchange:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         reply = Reply(at_its_end(send) if scope["http_version"] == "1.0" else send, self._gateway)
-        request_id = secrets.token_hex(16)
+        request_id = asking().request_id = secrets.token_hex(16)
         begun = time.perf_counter()
         try:
             headers = headers_of(scope)
@@ -68,11 +71,12 @@ class Exchange:
                 lambda body: (body, self._dialect.read(body)),
             )
             extensions = options_of(headers, body, client)
+            asking().tenant = extensions["tenant"] or ""
             asked = self._gateway.adapt(asked, extensions["tenant"])
             options = asked.options | extensions | {"request_id": request_id}
             options["privacy"] |= asked.privacy
-            async with ended_by_disconnect(receive):
-                await self._answer(asked, options, reply)
+            async with Booked(self._gateway, asked, options) as booking, ended_by_disconnect(receive):
+                await self._answer(asked, options, reply, booking)
         except TimeoutError:  # the connection is closed in mid-answer: its end would wait for the client too
             reply.give_up()
         except asyncio.CancelledError:  # the grace is over
@@ -83,9 +87,12 @@ class Exchange:
             await self._fail(error, reply, request_id)
         await reply.finish()
         took = 1e3 * (time.perf_counter() - begun)
-        _log.info("%s %s %s %s %.0f ms", scope["path"], reply.status, request_id, reply.outcome, took)
+        fields = {"path": scope["path"], "status": reply.status, "request": request_id, "outcome": reply.outcome}
+        words = ("%s %s %s %s %.0f ms", *fields.values(), took)
+        who = {"identity": asking().identity, "tenant": asking().tenant, "sealed": asking().sealed}
+        _log.info(*words, extra={FIELDS: {**fields, **who, "total_ms": round(took, 1)}})
 
-    async def _answer(self, asked: Asked, options: Json, reply: Reply) -> None:
+    async def _answer(self, asked: Asked, options: Json, reply: Reply, booking: Booking) -> None:
         answering = Answering(
             asked=asked,
             request_id=options["request_id"],
@@ -95,13 +102,15 @@ class Exchange:
             privacy=options["privacy"],
             details=options.pop("details"),
         )
+        reply.asked = True
         stream = self._gateway.client.astream([*asked.instructions, *asked.prompt], **options)
         try:
             if asked.stream:
                 async with stream:
-                    await self._stream(answering, stream, reply)
+                    await self._stream(answering, stream, reply, booking)
                 return
             generation = await stream.collect()
+            booking.finish(generation)
         except ContentRefused as refusal:
             if refusal.direction == Direction.INPUT and not self._dialect.answers_refused:
                 raise
@@ -113,7 +122,7 @@ class Exchange:
         reply.outcome = generation.backend
         await reply.whole(200, self._headers(stream, answering, map(str, generation.warnings)), document)
 
-    async def _stream(self, answering: Answering, stream: AsyncStream, reply: Reply) -> None:
+    async def _stream(self, answering: Answering, stream: AsyncStream, reply: Reply, booking: Booking) -> None:
         chunk = await anext(stream)
         answering = replace(answering, model=self._gateway.model_of(stream.backend))
         writer = self._dialect.writer(answering)
@@ -122,12 +131,14 @@ class Exchange:
         try:
             await reply.write(writer.begin())
             while True:
+                booking.take(chunk)
                 if events := b"".join(writer.chunk(chunk)):
                     await reply.write((events,))
                 if chunk.finish_reason is not None:
                     break
                 chunk = await anext(stream)
             generation = await stream.collect()
+            booking.finish(generation)
             if answering.asked.store:
                 self._gateway.stored.add(answering, generation, self._dialect.whole(answering, generation))
             await reply.write(writer.end(generation))
@@ -162,6 +173,7 @@ class Exchange:
     @staticmethod
     def _note(error: Exception, reply: Reply) -> Failure:
         failure = told(error, "a request")
+        asking().recorded = reply.asked and not isinstance(error, InvalidRequest)
         reply.outcome = failure.code
         return failure
 
@@ -174,6 +186,8 @@ class Reply:
         self._timeout_s = gateway.config.write_timeout_s
         self.status = 0
         self.outcome = "client left"
+        self.asked = False
+        """Whether the client had the request."""
         self._last: Message | None = None
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
@@ -256,6 +270,7 @@ async def ended_by_disconnect(receive: Receive) -> AsyncIterator[None]:
 def told(error: Exception, what: str) -> Failure:
     """What a client is told of *error*, with which *what* failed; of one that nobody expects the log has the class."""
     failure = failure_of(error)
+    asking().code = failure.code
     if failure.code == "internal_error":
         _log.error("%s failed with %s", what, type(error).__name__)
     return failure

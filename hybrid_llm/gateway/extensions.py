@@ -1,4 +1,4 @@
-"""What is ours rides on the APIs of others: privacy tags, task, deadline, session and tenant, and the decision back.
+"""What is ours rides on the APIs of others: tags, task, deadline, priority, session, tenant, and the decision back.
 
 A client sets them by headers (`x-hybrid-privacy: phi`), by a field `hybrid` of the body (the clients' `extra_body`), or
 by `metadata` (`hybrid_privacy`), which takes texts alone. A tag can only narrow where a request may go: those of all
@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from hybrid_llm.core.limits import NAME_CHARACTERS
+from hybrid_llm.core.limits import NAME_CHARACTERS, PRIORITY
 from hybrid_llm.gateway.config import Client
 from hybrid_llm.router.failures import Failure
 
@@ -25,7 +25,7 @@ SESSIONS: Final = (
     *("x-claude-code-session-id", "x-opencode-session", "thread-id", "conversation_id"),
 )
 """Headers that name the session; all but the first are sent by agents of others."""
-NAMES: Final = ("privacy", "task", "deadline", "session", "tenant", "details")
+NAMES: Final = ("privacy", "task", "deadline", "priority", "session", "tenant", "details")
 _PREFIX: Final = "x-hybrid-"
 WARNINGS: Final = "x-hybrid-warnings"
 _MOST_SHOWN: Final = 2048
@@ -45,6 +45,8 @@ def options_of(headers: Mapping[str, str], body: Mapping[str, Any], client: Clie
     options["privacy"] = client.privacy.union(*tags)
     if "deadline" in given:
         options["deadline"] = _seconds(given["deadline"])
+    if "priority" in given:
+        options["priority"] = _whole(given["priority"])
     if session := given.get("session") or body.get("prompt_cache_key"):
         options["session_id"] = _session(session)
     options["tenant"] = _tenant(given.get("tenant"), client)
@@ -103,6 +105,15 @@ def _seconds(value: Any) -> float:
     raise Failure(400, "invalid_value", "deadline: a number of seconds, such as 2.5", "deadline")
 
 
+def _whole(value: Any) -> int:
+    """A number, or its digits, as headers and metadata have them; its range is checked with the options."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(PRIORITY.most)):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise Failure(400, "invalid_value", f"priority: it must be {PRIORITY.words}", "priority")
+
+
 def _session(value: Any) -> Any:
     """The id of a session; a text that can be none stands for itself by its digest."""
     if not isinstance(value, str) or (len(value) <= NAME_CHARACTERS and value.isascii() and value.isprintable()):
@@ -151,7 +162,7 @@ def _header(text: str) -> str:
 
 
 _DETAILS: Final = (
-    *("request_id", "backend", "cached", "notice", "finish_reason", "usage", "timings"),
+    *("request_id", "backend", "cached", "priority", "notice", "finish_reason", "usage", "timings"),
     *("attempts", "continuations", "decision", "warnings", "declared", "departures", "cost"),
 )
 

@@ -7,12 +7,15 @@ from typing import Any, Final
 
 from hybrid_llm.core.jsonable import Json
 from hybrid_llm.gateway.asked import Asked
-from hybrid_llm.gateway.config import ANYBODY, Client, open_keys
+from hybrid_llm.gateway.config import ANYBODY, Client, identity_of, open_keys, secret_of
+from hybrid_llm.gateway.refusals import asking
+from hybrid_llm.gateway.rights import CALL, GatewayRights
 from hybrid_llm.gateway.stored import StoredResponses
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.failures import Failure
 from hybrid_llm.router.names import AUTO, backends_of, model_of
+from hybrid_llm.router.observability.hooks import ServerStatus
 
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -20,11 +23,16 @@ _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class Gateway:
     """One client of the library, and who may use it over HTTP.
 
+    Args:
+        client: What answers.
+        config: Where it listens, and for whom.
+        behind_platform: Whether a platform authenticates the callers of all requests, so that there are no keys.
+
     Raises:
         ConfigError: the keys cannot be used, or there are none though other machines reach the gateway.
     """
 
-    def __init__(self, client: HybridLLM, config: GatewayConfig) -> None:
+    def __init__(self, client: HybridLLM, config: GatewayConfig, *, behind_platform: bool = False) -> None:
         self.client = client
         self.config = config
         self.stored = StoredResponses(config.responses, config.response_characters)
@@ -34,8 +42,34 @@ class Gateway:
         """Whether it is about to stop: it still answers, and asks its clients to connect elsewhere from now on."""
         self.stopping = False
         """Whether it answers nothing new."""
-        self._keys = open_keys(config)
+        self._behind_platform = behind_platform
+        self._keys = None if behind_platform else open_keys(config)
+        self.rights = None if config.rights is None else GatewayRights(config)
         self._local_hosts = _LOCAL | {config.listen.rpartition(":")[0], *config.hosts}
+
+    def start(self) -> None:
+        """Watch the files of keys and rights from now on."""
+        if self._keys is not None:
+            self._keys.start()
+        if self.rights is not None:
+            self.rights.start()
+
+    def close(self) -> None:
+        """Stop watching, and write what is settled of quotas."""
+        if self._keys is not None:
+            self._keys.close()
+        if self.rights is not None:
+            self.rights.close()
+
+    def status(self) -> ServerStatus:
+        """What of it expires, and how its quotas are; files are read."""
+        from hybrid_llm.backends.wire.expiry import expiries
+
+        tls = self.config.tls
+        return ServerStatus(
+            expiries=expiries(cert=None if tls is None else tls.cert, sealing=self.config.sealed),
+            quota_failures=0 if self.rights is None else self.rights.failures,
+        )
 
     @property
     def farewell(self) -> dict[str, str]:
@@ -53,18 +87,38 @@ class Gateway:
         """
         if self.stopping:
             raise stopped()
+        call = CALL.get(None)
+        if call is not None:
+            return call.client
+        client = self.client_of(headers)
+        asking().identity, asking().tenant = identity_of(client), client.tenant or ""
+        return client
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether clients need a key."""
+        return self._keys is not None
+
+    def client_of(self, headers: Mapping[str, str]) -> Client:
+        """Who sends a request, by its key alone. Raises `Failure` as `admit` does."""
         if self._keys is None:
             self.check_site(headers)
             return ANYBODY
-        scheme, _, secret = headers.get("authorization", "").partition(" ")
-        secret = secret.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if (found := self._keys.client(secret) if secret else None) is None:
+        secret = secret_of(headers)
+        if (found := self._keys.current.client(secret) if secret else None) is None:
             raise Failure(401, "invalid_api_key", "the key is missing or wrong: send `Authorization: Bearer KEY`")
         return found
 
     def check_site(self, headers: Mapping[str, str]) -> None:
-        """Without keys, refuse who asks another host, or from a page of another site. Raises `Failure`."""
+        """Without keys, refuse who asks another host, or from a page of another site. Raises `Failure`.
+
+        A platform names its containers as it likes; no page of a browser reaches them.
+        """
         if self._keys is not None:
+            return
+        if self._behind_platform:
+            if "origin" in headers:
+                raise Failure(403, "wrong_origin", "a managed endpoint answers no page of a browser")
             return
         host = headers.get("host", "").rpartition(":")
         if (host[0] if host[1] and host[2].isdigit() else headers.get("host", "")) not in self._local_hosts:
@@ -95,10 +149,10 @@ class Gateway:
         return model_of(self.client.backends, backend)
 
     def models(self) -> list[Json]:
-        """What `model` may be: `auto`, each backend, and each model."""
+        """What `model` may be: `auto`, each backend, and each model; of an adapter with its `parent`, where known."""
         names = dict.fromkeys([AUTO, *(each.name for each in self.client.backends)])
-        names |= dict.fromkeys(self.model_of(each.name) for each in self.client.backends)
-        return [_model(name) for name in names]
+        names |= {self.model_of(each.name): each.capabilities.parent for each in self.client.backends}
+        return [_model(name, parent) for name, parent in names.items()]
 
     def backends_of(self, model: str) -> tuple[str, ...] | None:
         """The backends that are, or have, *model*; none for `auto`, which is no wish; None if nobody knows it."""
@@ -116,5 +170,6 @@ def no_model(model: str) -> Failure:
     return Failure(404, "model_not_found", f"The model {shown!r} does not exist; GET /v1/models lists them", "model")
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "hybrid-llm"}
+def _model(name: str, parent: str | None) -> dict[str, Any]:
+    found = {"id": name, "object": "model", "created": 0, "owned_by": "hybrid-llm"}
+    return found | {"parent": parent} if parent else found

@@ -35,6 +35,8 @@ class Operation:
     """A field of the request that may be absent here, though the table requires it."""
     streams: bool = False
     """Whether `"stream": true` asks for server-sent events instead."""
+    instances: bool = False
+    """Whether one body may hold several requests, whose answers are `predictions`."""
     open: bool = False
     """Whether it needs no key."""
     anthropic: bool = False
@@ -54,7 +56,7 @@ _ANSWER: Final = record(
 _CHOICE: Final = record({"index": _COUNT, "message": _ANSWER, "finish_reason": _REASON}, logprobs=OBJECT)
 _TEXT_CHOICE: Final = record({"index": _COUNT, "text": TEXT, "finish_reason": _REASON})
 _HEAD: Final = {"created": _TIME, "model": TEXT}
-_MODEL: Final = _tagged("model", {"created": _TIME, "owned_by": TEXT})
+_MODEL: Final = _tagged("model", {"created": _TIME, "owned_by": TEXT}, parent=TEXT)
 _CHAT: Final = _tagged("chat.completion", {**_HEAD, "choices": list_of(_CHOICE), "usage": _USAGE}, hybrid=OBJECT)
 _TEXT: Final = _tagged("text_completion", {**_HEAD, "choices": list_of(_TEXT_CHOICE), "usage": _USAGE})
 _MODELS: Final = record({"object": {"const": "list"}, "data": list_of(_MODEL), "has_more": FLAG})
@@ -83,6 +85,11 @@ _MESSAGE: Final = record(
 _EVENT: Final[Schema] = {"type": "object", "properties": {"event": TEXT, "data": TEXT}, "required": ["data"]}
 OPENAI_ERROR: Final = record({"error": record({"message": TEXT, "type": TEXT}, param=TEXT, code=TEXT)})
 ANTHROPIC_ERROR: Final = record({"type": {"const": "error"}, "error": record({"type": TEXT, "message": TEXT})})
+INSTANCES: Final = record({"instances": list_of(OBJECT, minItems=1, maxItems=128)}, parameters=OBJECT) | {
+    "additionalProperties": False
+}
+"""Several requests in one body, as Vertex AI sends them, and what all of them share."""
+_PREDICTIONS: Final = record({"predictions": list_of(_CHAT)})
 
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "chat": Operation(
@@ -122,14 +129,22 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "metrics": Operation("GET", "/metrics", "Metrics for Prometheus.", TEXT, media="text/plain"),
     "openapi": Operation("GET", "/openapi.json", "This document.", OBJECT),
+    "managed_health": Operation(
+        "GET", "/ping", "With --managed alone: what the platform asks for health.", _HEALTH, open=True
+    ),
+    "managed_predict": Operation(
+        *("POST", "/invocations", "With --managed alone: a request of the platform.", _CHAT, CHAT, "model"),
+        streams=True,
+        instances=True,
+    ),
 }
 """Each operation, by the name of what answers it."""
 
 
-def document(names: Mapping[str, object] | None = None) -> Json:
-    """The OpenAPI document, version 3.1, of the operations *names*; of all by default."""
+def document(names: Mapping[str, object] | None = None, operations: Mapping[str, Operation] = OPERATIONS) -> Json:
+    """The OpenAPI document, version 3.1, of those of *operations* that are among *names*; of all by default."""
     paths: dict[str, Json] = {}
-    for name, operation in OPERATIONS.items():
+    for name, operation in operations.items():
         if names is None or name in names:
             paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(name, operation)
     return {
@@ -160,12 +175,14 @@ def _operation(name: str, operation: Operation) -> Json:
     if operation.request is not None:
         schema = operation.request.schema()
         schema["required"] = [each for each in schema["required"] if each != operation.optional]
+        schema = {"anyOf": [schema, INSTANCES]} if operation.instances else schema
         described["requestBody"] = {"required": True, "content": {_JSON: {"schema": schema}}}
     return described
 
 
 def _answers(operation: Operation) -> Json:
-    content: Json = {operation.media: {"schema": operation.answer}}
+    answer = {"anyOf": [operation.answer, _PREDICTIONS]} if operation.instances else operation.answer
+    content: Json = {operation.media: {"schema": answer}}
     if operation.streams:
         content[_EVENTS] = {"schema": _EVENT}
     error = {"$ref": f"#/components/schemas/{'AnthropicError' if operation.anthropic else 'OpenAIError'}"}

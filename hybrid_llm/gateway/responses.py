@@ -13,6 +13,7 @@ from hybrid_llm.gateway.asked import Answering, Asked, ToolName, dumped, event
 from hybrid_llm.gateway.chat import SAMPLING, text_part
 from hybrid_llm.gateway.extensions import details_field
 from hybrid_llm.gateway.tables.responses import HISTORY, RESPONSES, SERVER_TOOLS
+from hybrid_llm.gateway.tiers import tier_field
 from hybrid_llm.gateway.tools import INPUT, Tools, known_as, schema_of_format
 from hybrid_llm.router.failures import Failure
 
@@ -297,6 +298,7 @@ def _ended(answering: Answering, generation: Generation, items: list[Json]) -> J
         "output": items,
         "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
         "usage": _usage(generation.usage),
+        **tier_field(answering.asked.body, generation),
         **details_field(answering, generation),
     }
 

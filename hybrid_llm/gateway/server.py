@@ -13,9 +13,11 @@ from typing import Final
 import uvicorn
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import Stamp, stamp_of
 from hybrid_llm.gateway.app import app_of
 from hybrid_llm.gateway.connection import Connection
 from hybrid_llm.gateway.gateway import Gateway
+from hybrid_llm.gateway.managed import Managed
 from hybrid_llm.gateway.quiet import QuietServer, listener
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config.gateway import GatewayConfig, TlsFiles
@@ -36,18 +38,26 @@ class GatewayServer:
         client: What answers; it is closed at the end.
         config: Where to listen, and for whom.
         metrics: Counts the requests of *client*; served under `/metrics`.
+        managed: The platform that runs it as an endpoint and authenticates its callers, if one does.
 
     Raises:
         ConfigError: the keys or the certificate cannot be used, or it cannot listen there.
     """
 
-    def __init__(self, client: HybridLLM, config: GatewayConfig, *, metrics: PrometheusMetrics | None = None) -> None:
-        gateway = Gateway(client, config)
+    def __init__(
+        self,
+        client: HybridLLM,
+        config: GatewayConfig,
+        *,
+        metrics: PrometheusMetrics | None = None,
+        managed: Managed | None = None,
+    ) -> None:
+        gateway = Gateway(client, config, behind_platform=managed is not None)
         tls = None if config.tls is None else Tls(config.tls)
         self._listener = listener(*config.address, option="--listen")
         self._server = _Server(
             uvicorn.Config(
-                app_of(gateway, metrics),
+                app_of(gateway, metrics, managed),
                 http=partial(Connection, config.read_timeout_s),  # type: ignore[arg-type]  # it is only called
                 log_config=None,
                 access_log=False,
@@ -111,9 +121,8 @@ class Tls:
     def _load(self) -> None:
         self.context.load_cert_chain(self._files.cert, self._files.key)
 
-    def _changed(self) -> tuple[int, ...]:
-        paths = (self._files.cert, self._files.key)
-        return tuple(path.stat().st_mtime_ns for path in paths if path.exists())
+    def _changed(self) -> tuple[Stamp | None, ...]:
+        return stamp_of(self._files.cert), stamp_of(self._files.key)
 
 
 class _Server(QuietServer):

@@ -54,6 +54,7 @@ _PROVIDER: Final = "hybrid-llm"
 _OURS: Final = "hybrid_"
 _SETTINGS: Final[Mapping[str, str]] = {
     **{name: name for name in ("max_tokens", "temperature", "top_p", "top_k", "seed", "parallel_tool_calls")},
+    **{name: name for name in ("presence_penalty", "frequency_penalty")},
     "stop_sequences": "stop",
     "timeout": "deadline",
 }
@@ -83,6 +84,7 @@ class HybridModelSettings(ModelSettings, total=False):  # type: ignore[call-arg,
     hybrid_privacy: frozenset[str] | set[str] | Sequence[str]
     hybrid_task: str
     hybrid_deadline: float
+    hybrid_priority: int
     hybrid_session_id: str
     hybrid_tenant: str
     hybrid_backends: Sequence[str]
@@ -93,12 +95,7 @@ class HybridModelSettings(ModelSettings, total=False):  # type: ignore[call-arg,
 class HybridModel(Model[None]):
     """A model that answers on the device or in the cloud, as a policy decides."""
 
-    unsupported_settings = frozenset(
-        (
-            *("max_retries", "presence_penalty", "frequency_penalty", "logit_bias"),
-            *("extra_headers", "extra_body", "service_tier"),
-        )
-    )
+    unsupported_settings = frozenset(("max_retries", "logit_bias", "extra_headers", "extra_body", "service_tier"))
     _unsupported_file_inputs = frozenset({"image", "document", "audio", "video"})
 
     def __init__(

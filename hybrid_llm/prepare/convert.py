@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, cast
 from hybrid_llm.backends.edge.folder import Manifest
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Flag, Text, key
+from hybrid_llm.core.files import bytes_of
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.libraries import needs
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
@@ -51,13 +52,13 @@ class Convert:
         Raises:
             ConfigError: the model is of a kind that is not supported, or the result differs from it.
         """
-        source, made = work.path(self.model), work.scratch / (self.name or work.out.parent.name)
+        source, made = work.path(self.model), work.scratch / "made"
         shutil.rmtree(made, ignore_errors=True)
         manifest = self._convert(source, made, work)
         for file in made.iterdir():
             file.replace(work.out / file.name)
         metrics = {**dict(_perplexity(manifest, "after")), "size_mb": manifest.total_bytes / 1e6}
-        before = {**dict(_perplexity(manifest, "before")), "size_mb": _bytes(source) / 1e6}
+        before = {**dict(_perplexity(manifest, "before")), "size_mb": bytes_of(source) / 1e6}
         card = {"parameters": manifest.parameters, "parity": dict(manifest.parity)}
         return Outcome(metrics=metrics, before=before, card=card)
 
@@ -67,19 +68,21 @@ class Convert:
         with needs("prepare"):
             from hybrid_llm.backends.models import encoders
             from hybrid_llm.backends.models.convert import Precision, convert
+        name = self.name or work.name
         if encoders.is_encoder(source):
             return encoders.convert_encoder(
                 source,
                 made,
                 cast("encoders.Precision", self.precision or "int8"),
                 to=cast("encoders.Runtime", self.to),
+                name=name,
                 texts=sample_texts(work.path(self.data)) if self.data else (),
                 license=self.licence,
                 progress=work.progress,
             )
         encoders.require_onnx(self.to, source)
         precision = cast("Precision", self.precision or "int4")
-        options: Mapping[str, Any] = {"license": self.licence, "hidden_states": self.hidden_states}
+        options: Mapping[str, Any] = {"name": name, "license": self.licence, "hidden_states": self.hidden_states}
         return convert(source, made, precision, progress=work.progress, **options)
 
     def _import(self, source: Path, made: Path, work: Work) -> Manifest:
@@ -93,7 +96,7 @@ class Convert:
         return import_gguf(
             source,
             made,
-            name=made.name,
+            name=self.name or work.name,
             license=self.licence,
             report=work.progress,
             chat_template=self.chat_template or None,
@@ -105,11 +108,6 @@ def _perplexity(manifest: Manifest, when: str) -> Iterator[tuple[str, float]]:
     value = manifest.parity.get(f"perplexity_{when}")
     if isinstance(value, int | float):
         yield "perplexity", float(value)
-
-
-def _bytes(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
 
 
 def sample_texts(path: Path) -> list[str]:

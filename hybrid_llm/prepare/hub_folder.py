@@ -5,7 +5,6 @@ A folder holds a whole model, or a LoRA adapter, which is merged into its base w
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -21,6 +20,7 @@ from typing import Any, Final
 from hybrid_llm.backends.adapters import ADAPTER_NAME, base_of, merge_adapter
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.jsontext import read_json
 
 _OFFLINE: Final = {
     "HF_HUB_OFFLINE": "1",
@@ -256,12 +256,17 @@ def _read_config(path: Path) -> dict[str, Any]:
     if (path / "genai_config.json").is_file() and not (path / "config.json").is_file():
         message = f"{path} is a model of the device (ONNX), whose weights cannot be trained: give a Hugging Face folder"
         raise ConfigError(message, path=str(path))
-    return _read_json(path / "config.json")
+    config = _read_json(path / "config.json")
+    names, labels = config.get("architectures") or [], config.get("id2label") or {}
+    if not isinstance(names, list) or not isinstance(labels, dict) or not all(map(str.isdecimal, labels)):
+        message = f"{path / 'config.json'} has `architectures` or `id2label` in another form: download the model again"
+        raise ConfigError(message, path=str(path))
+    return config
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except FileNotFoundError:
         message = f"{path.parent} is no model folder, it has no {path.name}: give a Hugging Face folder"
         raise ConfigError(message, path=str(path)) from None

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Final, Protocol
 
-from hybrid_llm.core.fields import Text
+from hybrid_llm.core.fields import File, Text
 
 Progress = Callable[[str, float], None]
 """Called with what is being done, and the share of it that is done, 0 to 1."""
@@ -23,6 +23,8 @@ class Makes(StrEnum):
     """A Hugging Face folder, or a model folder of the device."""
     REPORT = "report"
     """Results as `results.json`, pages and plots."""
+    RECEIPT = "receipt"
+    """What was done outside of the recipe, such as which version was published where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +37,25 @@ class Input:
         return self.text
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryUrl:
+    """Where a registry of models is. Its URL is part of what a step does; what the registry holds is not."""
+
+    url: str
+
+    def __str__(self) -> str:
+        """The URL; of a folder its name, since where it is on a machine is nobody's business."""
+        return self.url if "://" in self.url else Path(self.url).name
+
+
 MODEL: Final = Text("the name of a step that makes a model, or the path of a model", convert=Input)
 """The kind of a key that names a model."""
 DATA: Final = Text("the name of a step that makes data, or the path of data", convert=Input)
 """The kind of a key that names data."""
+CONFIG: Final = File("the path of a hybrid.yaml")
+"""The kind of a key that names a `hybrid.yaml`: the step runs again when a model, policy or detector of it changes."""
+DETECTORS: Final = File("the path of a hybrid.yaml with detectors")
+"""As `CONFIG`, for a step that uses nothing but its detectors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +67,8 @@ class Work:
         scratch: a folder for checkpoints. It outlives a kill, and is the same at the next run with these options and
             inputs; it is deleted once the step is done.
         inputs: the folder or file of each input.
+        depends: what the step's `depends` returned when it was looked whether the step is up to date.
+        name: of the step.
         seed: of everything that is drawn.
         progress: called now and then.
     """
@@ -57,6 +76,8 @@ class Work:
     out: Path
     scratch: Path
     inputs: Mapping[Input, Path] = field(default_factory=dict)
+    depends: Mapping[str, str] = field(default_factory=dict)
+    name: str = "model"
     seed: int = 0
     progress: Progress = lambda what, share: None  # noqa: ARG005
 
@@ -89,8 +110,13 @@ class Step(Protocol):
 
     makes: ClassVar[Makes]
 
-    # A step that reads what its files name may have `depends(self) -> Mapping[str, str]`: what that is, in words -> a
-    # hash of it. When one of them changes, the step runs again.
+    # Further members that a step may have:
+    # - `depends(self) -> Mapping[str, str]`: what its result follows from besides its options and inputs, in words -> a
+    #   hash of it. When one of them changes, the step runs again.
+    # - `check(self) -> None` is called before the first step of a run; it raises ConfigError.
+    # - `sealed = True`: its folder is a whole that must stay as it is: no record and no card is written into it.
+    # - `releases = True`: it gives a model out of hand, with its card. It runs after all reports about the model, and
+    #   not at all for one that misses a floor or ceiling.
 
     def run(self, work: Work) -> Outcome:
         """Do the work, and leave the result in `work.out`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from hybrid_llm.core.fields import Table, table
+from hybrid_llm.core.fields import Table, declared, table
 from hybrid_llm.core.registry import Registry
 from hybrid_llm.prepare.step import Step
 
@@ -14,6 +14,8 @@ STEPS: Final[Registry[type[Step]]] = Registry(
     builtin={
         "fetch": "hybrid_llm.prepare.recipe.fetch:Fetch",
         "prepare-data": "hybrid_llm.prepare.data.step:PrepareData",
+        "train-tokenizer": "hybrid_llm.prepare.creation.tokenizer:TrainTokenizer",
+        "create": "hybrid_llm.prepare.creation.step:Create",
         "tune": "hybrid_llm.prepare.tuning.step:Tune",
         "merge": "hybrid_llm.prepare.tuning.adapters:Merge",
         "tune-private": "hybrid_llm.prepare.privacy.step:TunePrivate",
@@ -29,6 +31,9 @@ STEPS: Final[Registry[type[Step]]] = Registry(
         "evaluate": "hybrid_llm.prepare.evaluation.step:Evaluate",
         "frontier": "hybrid_llm.prepare.compression.frontier.step:FrontierStep",
         "explain": "hybrid_llm.prepare.explain.step:Explain",
+        "sign": "hybrid_llm.prepare.release:Sign",
+        "publish": "hybrid_llm.prepare.release:Publish",
+        "pull": "hybrid_llm.prepare.release:Pull",
     },
 )
 """Kind -> the dataclass that its options are read into."""
@@ -50,8 +55,4 @@ def table_of(kind: str) -> Table:
         ConfigError: there is no such kind, or its package cannot be imported.
     """
     step = STEPS.get(kind)
-    declare = getattr(step, "table", None)
-    if declare is not None:
-        declared: Table = declare()
-        return declared
-    return table(step, f"a step of kind `{kind}`")
+    return declared(step) or table(step, f"a step of kind `{kind}`")

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import VERSION, File, Found, Key, Kind, ListOf, MapOf, Name, OneOf, Table, Text, Variants
+from hybrid_llm.core.secret import without_credentials
 from hybrid_llm.policies.reader import yamltext
 from hybrid_llm.policies.reader.scalars import Names, read_scalar
 from hybrid_llm.policies.reader.source import Fault, Faults, did_you_mean
@@ -110,7 +111,8 @@ class Reader:
                 return self._scalar(one, value)
             except Fault as fault:
                 hints.append(fault.hint)
-        return self._reject(value, f"`{value.text}` is not {kind.words}", next(filter(None, hints), None))
+        shown = without_credentials(value.text)
+        return self._reject(value, f"`{shown}` is not {kind.words}", next(filter(None, hints), None))
 
     def _list(self, kind: ListOf, value: Value, label: str) -> Any:
         if isinstance(value, Scalar) and kind.single:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core import fields
+from hybrid_llm.core.files import scheme_of
 from hybrid_llm.policies.reader.source import Fault, did_you_mean
 from hybrid_llm.policies.reader.yamltext import Scalar
 
@@ -55,6 +56,9 @@ def _name(kind: fields.Name, value: Scalar, known: Collection[str] | None) -> st
 
 def _file(kind: fields.File, value: Scalar, folder: Path) -> Any:
     text: str = _text(fields.Text(kind.words), value)
+    if scheme := scheme_of(text):
+        hint = "write {env: NAME} or {file: PATH}" if scheme in ("env", "file") else None
+        raise Fault(f"`{scheme}:...` is not {kind.words}", value.offset, hint)  # the rest may hold a password
     path = folder / text
     if kind.names is None:
         return path
@@ -63,7 +67,8 @@ def _file(kind: fields.File, value: Scalar, folder: Path) -> Any:
         return known[text]
     if "/" in text or "\\" in text or path.exists():
         return path
-    raise Fault(f"`{text}` is not {kind.words}", value.offset, f"{did_you_mean(text, known)} {kind.remedy}".strip())
+    nearest = "" if kind.remedy and not known else did_you_mean(text, known)
+    raise Fault(f"`{text}` is not {kind.words}", value.offset, f"{nearest} {kind.remedy}".strip())
 
 
 def _text(kind: fields.Text, value: Scalar) -> Any:

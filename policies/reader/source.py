@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hybrid_llm.core.errors import PolicyError
+from hybrid_llm.core.secret import masked
 
 _WINDOW = 140
 
@@ -115,7 +116,7 @@ class Faults:
 
     def _shown(self, fault: Fault, kind: str = "") -> str:
         line, column = self.position(fault.offset)
-        shown, caret = _window(self._text.split("\n")[line - 1].rstrip("\r"), column)
+        shown, caret = _window(masked(self._text.split("\n")[line - 1].rstrip("\r")), column)
         parts = [f"{self.label(fault.offset)}: {kind}{fault.message}", f"    {shown}", f"    {caret}"]
         return "\n".join([*parts, f"    hint: {fault.hint}"] if fault.hint else parts)
 

@@ -7,13 +7,13 @@ share the file. It holds no text: names are MACs and entries are encrypted befor
 from __future__ import annotations
 
 import errno
-import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hybrid_llm.core.files import create_private, warn_of_readers
 from hybrid_llm.core.savings import Savings
 
 _APPLICATION: Final = 0x68796163  # "hyac": distinguishes a cache from another program's database
@@ -78,7 +78,8 @@ class AnswerFile:
         self._log_pages = max(16, min(1000, size // _PAGE // _PARTS // 2))
         self._largest = size // _PARTS
         _check(path)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log gets the same mode
+        create_private(path)
+        warn_of_readers(path, "the cache of answers")
         self._db = sqlite3.connect(path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None)
         try:
             self._prepare()

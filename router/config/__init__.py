@@ -1,6 +1,6 @@
 """`hybrid.yaml`: which backends there are, which policy decides, and what an app sets beside them."""
 
-from hybrid_llm.router.config.config import Config, RecordSpec, config_schema, identities, identity_of
+from hybrid_llm.router.config.config import Config, config_schema, identities, identity_of
 from hybrid_llm.router.config.sources import (
     default_config,
     environment_config,
@@ -8,6 +8,7 @@ from hybrid_llm.router.config.sources import (
     parse_config,
     read_config,
 )
+from hybrid_llm.router.config.stores import RecordSpec
 
 __all__ = [
     "Config",

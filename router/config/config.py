@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hybrid_llm.backends.audit.spec import AuditSpec
 from hybrid_llm.backends.registry import BACKENDS, BackendSpec, table_of
 from hybrid_llm.core import fields
 from hybrid_llm.core.errors import PolicyError
@@ -25,13 +26,20 @@ from hybrid_llm.policies.reader.source import did_you_mean
 from hybrid_llm.router.caching.spec import CACHE, CacheSpec
 from hybrid_llm.router.config.gateway import GatewayConfig
 from hybrid_llm.router.config.quality import check_figures
-from hybrid_llm.router.observability.hooks import Hook
+from hybrid_llm.router.config.stores import (
+    ClosableHook,
+    MetricsSpec,
+    PredictionSpec,
+    RecordSpec,
+    SpendSpec,
+    auditing,
+    reporting,
+)
 from hybrid_llm.router.signals.store import Identity, PredictionStore, device_of, state_folder
 from hybrid_llm.router.spending.ledger import Price, currency_of
 
 if TYPE_CHECKING:
     from hybrid_llm.core.protocols import Backend, Detector
-    from hybrid_llm.core.telemetry import Telemetry
     from hybrid_llm.policies import Policy, PolicySource
     from hybrid_llm.router.guardrails.catalogue import PlacedSpec
     from hybrid_llm.router.guardrails.rules import GuardrailRule
@@ -41,70 +49,6 @@ if TYPE_CHECKING:
 _WHAT: Final = "hybrid.yaml"
 PRICE: Final = table(Price, "price")
 _FREE: Final = Price(input_per_1k=0.0, output_per_1k=0.0)
-
-
-class ClosableHook(Hook, Protocol):
-    """A hook that a file opened, and that has to be closed."""
-
-    def close(self) -> None:
-        """Release everything. Idempotent."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordSpec:
-    """Decisions are recorded without any text of a request, for `policy diff` and `explain`."""
-
-    path: Path = key(fields.File(), "The recording; its folder must exist.")
-    max_mb: int = key(fields.Whole(1, 1_000_000), "Maximum size of one file, MiB.", default=64)
-    keep: int = key(fields.Whole(0, 10_000), "Older files that stay.", default=2)
-
-    def open(self) -> ClosableHook:
-        """Make the recorder; ConfigError if its folder does not exist."""
-        from hybrid_llm.router.observability.recorder import DecisionRecorder
-
-        return DecisionRecorder(self.path, max_bytes=self.max_mb * 1024 * 1024, keep=self.keep)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictionSpec:
-    """What latency predictors learnt is stored when the client closes."""
-
-    calibrate: bool = key(
-        fields.Choice({"never": False, "auto": True}),
-        "`auto` measures an eager backend of the device at its first start, and stores the prediction.",
-        default=False,
-    )
-    folder: Path | None = key(
-        fields.File("the path of a folder"),
-        "Where predictions are stored; by default in the user's folder for state.",
-        default=None,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricsSpec:
-    """The client's metrics are served for Prometheus."""
-
-    # Loopback, and the port that OpenTelemetry's exporters for Prometheus use.
-    listen: str = key(fields.ADDRESS, "The address at which Prometheus reads the metrics.", default="127.0.0.1:9464")
-
-    def open(self) -> ClosableHook:
-        """Listen there; ConfigError if the port is in use or the extra is not installed."""
-        from hybrid_llm.backends.wire.handshake import Address
-        from hybrid_llm.router.observability.prometheus import PrometheusMetrics
-
-        address = Address.parse(self.listen)
-        metrics = PrometheusMetrics.alone()
-        metrics.serve(address.host, address.port)
-        return metrics
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpendSpec:
-    """Spending is stored, so that it outlives the client."""
-
-    file: Path = key(fields.File(), "The SQLite file; processes of one machine may share it.")
 
 
 class _Priced(NamedTuple):
@@ -195,8 +139,11 @@ class Config:
     defaults: Defaults = key(
         table(Defaults, "defaults"), "What a request gets where the call sets nothing.", default=Defaults()
     )
+    audit: AuditSpec | None = key(
+        table(AuditSpec, "audit"), "An audit log: each request, without its texts, so that changes show.", default=None
+    )
     record: RecordSpec | None = key(table(RecordSpec, "record"), "Where decisions are recorded.", default=None)
-    spend: Path | None = key(
+    spend: Path | str | None = key(
         table(SpendSpec, "spend", make=lambda found: found.values["file"]), "Where spending is stored.", default=None
     )
     cache: CacheSpec | None = key(
@@ -269,16 +216,16 @@ class Config:
         return PredictionStore(folder, identities(self.backends), writable=self.prediction.calibrate)
 
     def open_ledger(self) -> Ledger | None:
-        """The ledger in the file under `spend`, which is created if needed; None without one.
+        """The ledger in the database under `spend`, whose tables are made if needed; None without one.
 
         Raises:
-            ConfigError: the file is something else.
+            ConfigError: it is something else, or cannot be reached.
         """
         if self.spend is None:
             return None
-        from hybrid_llm.router.spending.file import FileLedger
+        from hybrid_llm.router.spending.stored import DatabaseLedger
 
-        return FileLedger(self.spend, currency_of(self.prices))
+        return DatabaseLedger(self.spend, currency_of(self.prices))
 
     def open_backends(self) -> list[Backend]:
         """Make every backend; if one fails, those made before it are closed again."""
@@ -288,7 +235,7 @@ class Config:
         return made
 
     def open_hooks(self, opened: ExitStack, *, serve_metrics: bool = True) -> tuple[ClosableHook, ...]:
-        """Open the recorder, the server of metrics and the telemetry that the file asks for; *opened* closes them.
+        """Open the recorder, metrics, audit log and telemetry that the file asks for; *opened* closes them.
 
         Raises:
             ConfigError: one cannot be opened.
@@ -296,7 +243,9 @@ class Config:
         specs = (self.record, self.metrics if serve_metrics else None)
         own = [opened.enter_context(closing(spec.open())) for spec in specs if spec is not None]
         if self.telemetry is not None and (telemetry := self.telemetry.open()) is not None:
-            own.append(opened.enter_context(closing(_reporting(telemetry, self.telemetry))))
+            own.append(opened.enter_context(closing(reporting(telemetry, self.telemetry))))
+        if self.audit is not None:
+            own.append(opened.enter_context(closing(auditing(self.audit))))
         return tuple(own)
 
     def open_detectors(self) -> tuple[Detector, ...]:
@@ -341,13 +290,6 @@ class Config:
             lacking = f"which the policy `{policy.name}` does not declare"
             message = f"{self.name}: defaults.privacy has the tag `{tag}`, {lacking}"
             raise PolicyError(message, path=str(self.path), hint=did_you_mean(tag, policy.tags))
-
-
-def _reporting(telemetry: Telemetry, spec: TelemetrySpec) -> ClosableHook:
-    """A hook that reports to *telemetry* what *spec* asks for, and closes it."""
-    from hybrid_llm.router.observability.otel import OpenTelemetryHook
-
-    return OpenTelemetryHook.owning(telemetry, names=spec.names, include=spec.include)
 
 
 def _config(found: Found) -> Config:

@@ -6,8 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid_llm.core.checked import Checked
+from hybrid_llm.core.database import DatabaseAddress
+from hybrid_llm.core.database.keys import DATABASE
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import ADDRESS, HOST, Choice, File, Flag, ListOf, Whole, duration, key, table
+from hybrid_llm.core.fields import (
+    ADDRESS,
+    HOST,
+    Choice,
+    File,
+    Flag,
+    ListOf,
+    Whole,
+    duration,
+    key,
+    table,
+)
 from hybrid_llm.core.hosts import canonical_address, is_this_machine
 
 
@@ -24,7 +37,18 @@ class GatewayConfig(Checked):
     """Where a gateway listens, whom it answers, and how much it takes."""
 
     listen: str = key(ADDRESS, "Where it listens; port 0 picks a free one.", default="127.0.0.1:8080")
-    keys: Path | None = key(File(), "The keys of its clients; needed to listen beyond loopback.", default=None)
+    keys: Path | None = key(
+        File(), "The keys of its clients; these, or rights, are needed to listen beyond loopback.", default=None
+    )
+    rights: Path | None = key(
+        File(), "A rights file: who may do what, and how much; whatever it does not allow is refused.", default=None
+    )
+    quotas: DatabaseAddress | None = key(
+        DATABASE,
+        "Where what of its quotas is used is remembered, by a PostgreSQL database for several gateways; a restart else"
+        " forgets it.",
+        default=None,
+    )
     tls: TlsFiles | None = key(table(TlsFiles, "tls"), "Encrypts connections.", default=None)
     hosts: tuple[str, ...] = key(
         ListOf(HOST), "Names by which clients reach it, beside `localhost`; with keys any name will do.", default=()
@@ -53,17 +77,22 @@ class GatewayConfig(Checked):
     grace_s: float = key(
         duration(positive=False), "After that, for running answers to end.", name="grace", default=10.0
     )
+    sealed: Path | None = key(
+        File(), "A folder of X25519 sealing keys: the gateway then takes bodies that are sealed by EHBP.", default=None
+    )
+    only_sealed: bool = key(Flag(), "Refuse requests that are not sealed.", default=False)
     console: bool = key(Flag(), "Whether the page of the console is served at `/`.", default=True)
 
     def __post_init__(self) -> None:
         Checked.__post_init__(self)
+        if self.only_sealed and self.sealed is None:
+            raise ConfigError("only_sealed: a gateway that takes sealed requests only needs `sealed`, a folder of keys")
         try:
             canonical_address(self.listen, lowest_port=0)
         except ValueError as error:
-            fault = str(error)
-        else:
-            return
-        raise ConfigError(f"listen: {fault}")
+            raise ConfigError(f"listen: {error}") from None
+        if self.quotas is not None and self.rights is None:
+            raise ConfigError("quotas: it needs `rights`, the file with the limits")
 
     @property
     def address(self) -> tuple[str, int]:

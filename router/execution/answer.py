@@ -25,6 +25,7 @@ from hybrid_llm.core.generation import (
     Usage,
 )
 from hybrid_llm.core.request import RequestMetadata
+from hybrid_llm.core.signals import Signals
 from hybrid_llm.core.threads import owned
 from hybrid_llm.core.tracebacks import scrub_traceback
 from hybrid_llm.router.execution.call import Routed, Trail
@@ -71,8 +72,8 @@ class Answer:
     """The answer to one request: `chunks` runs it, `generation` is its result once complete.
 
     *over* is called once when it is over, however it ended; *leave* ends it while another thread waits for a chunk;
-    *notice* is what to say of a backend, by name; *screen* judges the chunks; *trail* is what the calls give
-    away and cost.
+    *notice* is what to say of a task, signals and a backend's name, *follows* whether that backend follows priorities;
+    *screen* judges the chunks; *trail* is what the calls give away and cost.
     """
 
     def __init__(
@@ -84,7 +85,8 @@ class Answer:
         over: Callable[[], None],
         keep: Keep | None = None,
         leave: Callable[[], None] = lambda: None,
-        notice: Callable[[str], str] = lambda _: "",
+        notice: Callable[[str, Signals, str], str] = lambda *_: "",
+        follows: Callable[[str], bool] = lambda _: False,
         screen: Screen | None = None,
         trail: Trail | None = None,
     ) -> None:
@@ -94,6 +96,7 @@ class Answer:
         self._over = over
         self._keep = keep
         self._notice = notice
+        self._follows = follows
         self._screen = screen
         self._trail = trail or Trail()
         self.leave: Final = leave
@@ -221,12 +224,17 @@ class Answer:
             continuations=tuple(self._run.continuations),
             parse=self._routed.parse,
             cached=self._run.cached,
-            notice=self._notice(self.backend),
+            priority=self._priority(),
+            notice=self._notice(self.metadata.task, self._routed.signals, self.backend),
             warnings=self._final.warnings,
             declared=self._routed.assessment.declared,
             departures=tuple(self._trail.departures),
             cost=self._trail.cost,
         )
+
+    def _priority(self) -> int | None:
+        asked = self._routed.assessment.request.priority
+        return asked if asked is not None and not self._run.cached and self._follows(self.backend) else None
 
     def _event(self) -> RequestEvent:
         if self._error == "cancelled" and self.metadata.remaining() <= 0.0:

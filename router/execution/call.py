@@ -73,13 +73,15 @@ class Trail:
         """What is booked so far, in the currency of the prices."""
         return sum([bill.cost for bill in self.bills])
 
-    def note(self, backend: Backend, assessment: Assessment, bill: Bill | None) -> None:
+    def note(self, backend: Backend, assessment: Assessment, bill: Bill | None, *, sealed: bool) -> None:
         """A call of *backend* begins."""
         if bill is not None:
             self.bills.append(bill)
         if backend.location is not Location.EDGE:
             hidden = assessment.pseudonymised is not None
-            self.departures.append(Departure(backend=backend.name, pseudonymised=hidden, replaced=assessment.replaced))
+            counts = assessment.replaced
+            left = Departure(backend=backend.name, pseudonymised=hidden, replaced=counts, sealed=sealed)
+            self.departures.append(left)
 
 
 @dataclass(slots=True)
@@ -123,8 +125,8 @@ class BackendCalls:
             cleared = self.guard.clear(assessment, backend.location)
             restorer = self.guard.restorer(assessment, backend.location)
             charge = _charge(name, assessment.request, partial)
-            async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep) as bill:
-                self.trail.note(backend, assessment, bill)
+            async with self.fleet.spending.bill(charge, routed.policy.objectives, self.sleep, self.aside) as bill:
+                self.trail.note(backend, assessment, bill, sealed=routed.signals.backends[name].sealed)
                 watch, fault = Stopwatch(), ""
                 try:
                     async with _Closing(owned(self.open_stream(backend, cleared)), name) as chunks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from hybrid_llm.core.decision import Decision
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
@@ -71,6 +71,20 @@ class RequestEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A request that a server before the client refused: the client never had it."""
+
+    code: str
+    """Why: a short word of a fixed vocabulary, such as `invalid_api_key`."""
+    identity: str = ""
+    """Who asked; empty if that is not known."""
+    tenant: str = ""
+    address: str = ""
+    """The host that it came from."""
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClientStatus:
     """A client at one instant, for metrics and people: names, numbers and states only."""
 
@@ -87,8 +101,22 @@ class ClientStatus:
     spent: Mapping[str, float] = field(default_factory=dict)
     """Backend with a price -> what this client has spent on it so far, in *currency*."""
     currency: str = ""
+    expiries: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Backend -> what of it expires, such as a certificate -> when, seconds since 1970."""
+    audit_lost: int = 0
+    """Audit records that could not be written."""
     cache: Savings | None = None
     """What this client's cache of answers was asked and has saved; None without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatus:
+    """What a server before the client, such as a gateway, has beside it."""
+
+    expiries: Mapping[str, float] = field(default_factory=dict)
+    """What of it expires -> when, seconds since 1970."""
+    quota_failures: int = 0
+    """Requests for which the quotas could not be read or written."""
 
 
 class Hook(Protocol):
@@ -109,6 +137,34 @@ class ClientHook(Protocol):
 
     def detach(self, status: Callable[[], ClientStatus]) -> None:
         """The client with this *status* is closed."""
+        ...
+
+
+@runtime_checkable
+class AdmittingHook(Protocol):
+    """A hook that is called before a request is answered, too, and may refuse it. It may block for a moment."""
+
+    def admit(self, request: RequestMetadata, decision: Decision) -> None:
+        """*request* is about to be answered as *decision* says. A HybridLLMError ends it; no backend is called."""
+        ...
+
+
+@runtime_checkable
+class RefusalHook(Protocol):
+    """A hook that is informed of requests that a server before the client refused, such as a gateway."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Handle *refusal*; as fast as a call."""
+        ...
+
+
+@runtime_checkable
+class RecordingHook(Protocol):
+    """A hook that writes records, and can be unable to."""
+
+    @property
+    def lost(self) -> int:
+        """Records that could not be written so far."""
         ...
 
 
@@ -138,3 +194,52 @@ def emit(hooks: Iterable[Hook], event: RequestEvent) -> None:
     """Call every hook. If one raises, only the class of its error is logged, and the others are called."""
     for hook in hooks:
         guarded(partial(hook, event), f"the hook {type(hook).__name__}")
+
+
+class Hooks:
+    """The hooks of one client.
+
+    Raises:
+        ConfigError: several of them trace.
+    """
+
+    def __init__(self, hooks: Iterable[Hook]) -> None:
+        self.all: tuple[Hook, ...] = tuple(hooks)
+        self.tracing: Final = tracing_hook(self.all)
+        """What follows each request, or None."""
+        self.admitting = [hook for hook in self.all if isinstance(hook, AdmittingHook)]
+        """Those that may refuse a request: see `admit`."""
+
+    def attach(self, status: Callable[[], ClientStatus]) -> None:
+        """The client with this *status* starts."""
+        for hook in client_hooks(self.all):
+            hook.attach(status)
+
+    def add(self, hook: Hook, status: Callable[[], ClientStatus]) -> None:
+        """Call *hook*, too, about each request that begins from now on."""
+        self.all = (*self.all, hook)
+        if isinstance(hook, AdmittingHook):
+            self.admitting = [*self.admitting, hook]
+        for one in client_hooks([hook]):
+            one.attach(status)
+
+    def admit(self, request: RequestMetadata, decision: Decision) -> None:
+        """Ask those that may refuse a request; see `AdmittingHook`."""
+        for hook in self.admitting:
+            hook.admit(request, decision)
+
+    @property
+    def lost(self) -> int:
+        """Records that could not be written."""
+        return sum(hook.lost for hook in self.all if isinstance(hook, RecordingHook))
+
+    def refused(self, refusal: Refusal) -> None:
+        """Inform those that take refusals."""
+        for hook in self.all:
+            if isinstance(hook, RefusalHook):
+                guarded(partial(hook.refused, refusal), f"the hook {type(hook).__name__}")
+
+    def detach(self, status: Callable[[], ClientStatus]) -> None:
+        """The client with this *status* is closed."""
+        for hook in client_hooks(self.all):
+            guarded(partial(hook.detach, status), f"detaching the hook {type(hook).__name__}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.savings import UNIT
 from hybrid_llm.core.signals import BackendState, Breaker, EndpointHealth, EndpointState
-from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
+from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent, ServerStatus
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
@@ -58,6 +58,7 @@ class Counts:
             return _Series(Histogram(name, text, labels, buckets=buckets, registry=registry))
 
         self._requests = count("requests", "Finished requests.", "backend", "outcome")
+        self.refused = count("refused", "Requests that the gateway refused before its client had them.", "code")
         self._attempts = count("attempts", "Calls of backends.", "backend", "outcome")
         self._hedges = count("hedges", "Calls that hedged a slow call.", "backend", "outcome")
         self._continuations = count("continuations", "Answers that broke off and were continued here.", "backend")
@@ -176,6 +177,19 @@ def families(status: ClientStatus) -> Iterator[Metric]:
     yield from _of_client(status)
 
 
+def server_families(status: ServerStatus, backends: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    """What a server before the client has beside it, with what expires of the client's *backends*."""
+    all_ = ((name, what, at) for name, each in {**backends, "": status.expiries}.items() for what, at in each.items())
+    yield _gauge(
+        "expiry_timestamp_seconds",
+        "When it expires, or a revocation list is to be signed again, seconds since 1970.",
+        ("backend", "what"),
+        (((name, what), instant) for name, what, instant in all_),
+    )
+    failures = "Requests for which the quotas could not be read or written."
+    yield _gauge("quota_failures", failures, (), [((), status.quota_failures)])
+
+
 def _gauge(
     name: str, text: str, labels: tuple[str, ...], samples: Iterable[tuple[tuple[str, ...], float | None]]
 ) -> Metric:
@@ -200,6 +214,7 @@ def _of_client(status: ClientStatus) -> Iterator[Metric]:
     for name, amount in status.spent.items():
         spent.add_metric((name, status.currency), amount)
     yield spent
+    yield _gauge("audit_lost", "Audit records that could not be written.", (), [((), status.audit_lost)])
     yield from _of_cache(status)
     yield InfoMetricFamily(
         "hybrid_llm_policy", "The current policy.", {"policy": status.policy, "digest": status.digest}

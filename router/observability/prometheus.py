@@ -6,62 +6,22 @@ It sees events, which hold no text, and exports names of backends, nodes and err
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterable
-from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 from weakref import WeakMethod
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
-from hybrid_llm.router.observability.hooks import ClientStatus, RequestEvent
-from hybrid_llm.router.observability.metrics import Counts, families
+from hybrid_llm.core.scrapes import MetricsServer
+from hybrid_llm.router.observability.hooks import ClientStatus, Refusal, RequestEvent, ServerStatus
+from hybrid_llm.router.observability.metrics import Counts, families, server_families
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Metric
 
 
 _log = logging.getLogger("hybrid_llm.metrics")
-_TIMEOUT_S: Final = 5.0
-
-
-class _Handler(WSGIRequestHandler):
-    """Drops slow clients, and logs nothing."""
-
-    timeout = _TIMEOUT_S
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is that of `http.server`
-        """Scrapes are not logged."""
-
-
-class _Server(ThreadingMixIn, WSGIServer):
-    """Serves *registry*, one thread per scrape. Unlike `http.server` it does not look up its own host name."""
-
-    daemon_threads = True
-    allow_reuse_address = os.name != "nt"
-
-    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        from prometheus_client import make_wsgi_app
-
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, port), _Handler)
-        self.set_app(make_wsgi_app(registry))
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="hybrid-llm-metrics", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join(_TIMEOUT_S)
-
-    def server_bind(self) -> None:
-        TCPServer.server_bind(self)
-        host, port = self.server_address[:2]
-        self.server_name, self.server_port = str(host), int(port)
-        self.setup_environ()
 
 
 class PrometheusMetrics:
@@ -86,7 +46,8 @@ class PrometheusMetrics:
             raise ConfigError(f"this registry already has the metrics of a client: {remedy}") from None
         self._registry.register(self)
         self._status: WeakMethod[Callable[[], ClientStatus]] | None = None
-        self._server: _Server | None = None
+        self._server_status: Callable[[], ServerStatus] = ServerStatus
+        self._server: MetricsServer | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -101,6 +62,10 @@ class PrometheusMetrics:
         """Count one request."""
         self._counts.take(event)
 
+    def refused(self, refusal: Refusal) -> None:
+        """Count one request that a gateway refused."""
+        self._counts.refused(refusal.code).inc()
+
     def attach(self, status: Callable[[], ClientStatus]) -> None:
         """Export the status of this client. Raises ConfigError if there is another one."""
         with self._lock:
@@ -114,6 +79,10 @@ class PrometheusMetrics:
             self._status = None
         self.close()
 
+    def observe(self, server: Callable[[], ServerStatus]) -> None:
+        """Export the status of the *server* before the client, too."""
+        self._server_status = server
+
     def describe(self) -> Iterable[Metric]:
         """Declare nothing, so that registering does not read the status."""
         return ()
@@ -124,7 +93,8 @@ class PrometheusMetrics:
         if status is None:
             return []
         try:
-            return list(families(status()))
+            now = status()
+            return [*families(now), *server_families(self._server_status(), now.expiries)]
         except Exception as error:  # noqa: BLE001  # half a scrape is better than none
             _log.warning("the gauges are missing from a scrape: %s", type(error).__name__)
             return []
@@ -150,15 +120,10 @@ class PrometheusMetrics:
             ConfigError: the address is in use or invalid.
         """
         self.close()
-        try:
-            server = _Server(host, port, self._registry)
-        except OSError as error:
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            remedy = "give each process an address of its own, or stop what listens there"
-            raise ConfigError(f"metrics cannot listen on {where}: {error.strerror or error}; {remedy}") from None
+        server = MetricsServer(host, port, self._registry)
         with self._lock:
             self._server = server
-        return server.server_port
+        return server.port
 
     def close(self) -> None:
         """Stop serving. Idempotent."""

@@ -35,6 +35,8 @@ class Assessment:
     """Where the request may go."""
     declared: frozenset[str] = frozenset()
     """The tags that the app set; detectors set the others."""
+    sealed: bool = False
+    """Whether a tag lets it go to the cloud only sealed."""
     shared: frozenset[str] = frozenset()
     """The tags whose names a node may know."""
     cacheable: frozenset[Location] = frozenset()
@@ -90,7 +92,14 @@ class PrivacyGuard:
             tagged = request if tags == request.privacy else replace(request, privacy=tags)
             declared = request.privacy if continues is None else continues.declared
             shared = frozenset(tag for tag in tags if policy.tags[tag].share_name)
-            judged = Assessment(request=tagged, allowed=allowed, cacheable=cacheable, declared=declared, shared=shared)
+            judged = Assessment(
+                request=tagged,
+                allowed=allowed,
+                cacheable=cacheable,
+                declared=declared,
+                sealed=bool(policy.sealing(tags)),
+                shared=shared,
+            )
             if Location.CLOUD not in allowed:
                 return judged
             replacing = sorted(tag for tag in tags if policy.tags[tag].pseudonymise)
@@ -183,7 +192,8 @@ class PrivacyGuard:
         request = assessment.request_for(location)
         if location is Location.CLOUD and not request.privacy <= assessment.shared:
             request = replace(request, privacy=request.privacy & assessment.shared)
-        return _make_cleared(request, location, purpose)
+        sealed = assessment.sealed and location is not Location.EDGE and purpose is Purpose.ANSWER
+        return _make_cleared(request, location, purpose, sealed=sealed)
 
     def restorer(self, assessment: Assessment, location: Location) -> AnswerRestorer | None:
         """A restorer for the answer from *location*; None if the request was sent without pseudonyms."""

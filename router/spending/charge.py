@@ -22,10 +22,11 @@ from hybrid_llm.core.generation import Chunk, Usage
 from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.core.savings import UNIT
 from hybrid_llm.core.signals import BudgetSignals, Signals
-from hybrid_llm.core.tracebacks import is_fault
+from hybrid_llm.core.threads import Aside, at_once
+from hybrid_llm.core.tracebacks import guarded, is_fault
 from hybrid_llm.policies.language.schema import Objectives
 from hybrid_llm.router.spending import ledger as ledgers
-from hybrid_llm.router.spending.ledger import Balance, Entry, Ledger, LedgerBusy, LedgerError, Price
+from hybrid_llm.router.spending.ledger import Balance, Entry, Ledger, LedgerBusy, LedgerError, Price, Reservation
 
 _log = logging.getLogger("hybrid_llm.spend")
 _T = TypeVar("_T")
@@ -62,6 +63,8 @@ class Spending:
         """Backend -> price. A backend without a price is free, and its calls are not booked."""
         self.currency = ledgers.currency_of(self.prices)
         self._ledger = ledger or ledgers.MemoryLedger(self.currency)
+        self.is_remote = bool(getattr(self._ledger, "is_remote", False))
+        """Whether a booking waits for another machine, and is made aside."""
         self._ratios = dict.fromkeys(self.prices, 1.0)
         self._booked = dict.fromkeys(self.prices, 0)
         self._lock = threading.Lock()
@@ -126,15 +129,19 @@ class Spending:
             return ""
         return f"prices are in {ours}, the policy counts in {theirs}; nothing is converted: write both in one"
 
-    def bill(self, charge: Charge, objectives: Objectives, sleep: Sleep) -> AbstractAsyncContextManager[Bill | None]:
+    def bill(
+        self, charge: Charge, objectives: Objectives, sleep: Sleep, aside: Aside = at_once
+    ) -> AbstractAsyncContextManager[Bill | None]:
         """Charge one call: reserve on entry, settle on exit however the call ends. No bill for a free backend.
+
+        With a ledger on another machine, bookings are made *aside*.
 
         Raises (on entry):
             QuotaExceeded: the budget does not allow the call, or it cannot be booked; the backend is not called.
         """
         if charge.backend not in self.prices:
             return nullcontext()
-        return Bill(self, charge, objectives.budget, sleep)
+        return Bill(self, charge, objectives.budget, sleep, aside if self.is_remote else at_once)
 
     def _highest(self, backend: str, prompt_tokens: int, max_tokens: int) -> int:
         prompt = math.ceil(prompt_tokens * self._ratios[backend]) + _TEMPLATE_TOKENS
@@ -166,7 +173,7 @@ class Spending:
 class Bill:
     """Counts the tokens of one call: an async context manager around it, see `Spending.bill`."""
 
-    def __init__(self, spending: Spending, charge: Charge, budget: float | None, sleep: Sleep) -> None:
+    def __init__(self, spending: Spending, charge: Charge, budget: float | None, sleep: Sleep, aside: Aside) -> None:
         self.tokens = 0
         self.usage: Usage | None = None
         self.cost = 0.0
@@ -175,6 +182,7 @@ class Bill:
         self._charge = charge
         self._budget = budget
         self._sleep = sleep
+        self._aside = aside
 
     def received(self, chunk: Chunk) -> None:
         """Count *chunk*. The backend's own count, which comes with the last chunk, overrides ours."""
@@ -187,7 +195,7 @@ class Bill:
         limit = None if budget is None else ledgers.billionths(budget)
         work = partial(self._spending._ledger.reserve, charge.tenant or "", needed, limit)
         try:
-            reservation = await _retry_busy(work, self._sleep)
+            reservation = await self._booked(work, self._release)
         except LedgerError as error:
             raise QuotaExceeded(f"its price cannot be booked: {error}", backend=charge.backend) from None
         if reservation is None:
@@ -204,7 +212,7 @@ class Bill:
         amount = spending._actual(self._charge, self.usage, self.tokens) if is_due else 0
         book = partial(spending._ledger.settle, amount=amount) if is_due else spending._ledger.release
         try:
-            await _retry_busy(partial(book, self._reservation), self._sleep)
+            await self._booked(partial(book, self._reservation), lambda _: None)
         except LedgerError as problem:
             # The highest price stays reserved until the end of the day: too much rather than too little.
             _log.warning("the cost of %s could not be booked and stays reserved: %s", backend, problem)
@@ -213,18 +221,22 @@ class Bill:
             with spending._lock:
                 spending._booked[backend] += amount
 
+    async def _booked(self, work: Callable[[], _T], drop: Callable[[_T], object]) -> _T:
+        """Do *work*, again while another process is writing, up to the timeout; *drop* gets a late result."""
+        pause, waited = 0.001, 0.0
+        while True:
+            try:
+                return await self._aside(partial(_trusted, work), drop)
+            except LedgerBusy:
+                if waited >= _TIMEOUT_S:
+                    raise
+            await self._sleep(pause)
+            waited, pause = waited + pause, min(0.05, 2.0 * pause)
 
-async def _retry_busy(work: Callable[[], _T], sleep: Sleep) -> _T:
-    """Call *work* again while another process is writing, up to the timeout."""
-    pause, waited = 0.001, 0.0
-    while True:
-        try:
-            return _trusted(work)
-        except LedgerBusy:
-            if waited >= _TIMEOUT_S:
-                raise
-        await sleep(pause)
-        waited, pause = waited + pause, min(0.05, 2.0 * pause)
+    def _release(self, late: Reservation | None) -> None:
+        """Undo what was reserved for a caller that had left; else it stays reserved until the end of the day."""
+        if late is not None:
+            guarded(partial(self._spending._ledger.release, late), "releasing a reservation")
 
 
 def _trusted(work: Callable[[], _T]) -> _T:

@@ -2,7 +2,7 @@
 
 A request reserves its highest price before it starts and settles its actual cost when it is over. Amounts are integers,
 billionths of the currency, so that sums are exact. `Ledger` is the Protocol; `MemoryLedger` lasts as long as the
-process, `file.FileLedger` is shared by the processes of a machine.
+process, `stored.DatabaseLedger` is shared by the processes of a machine.
 """
 
 from __future__ import annotations

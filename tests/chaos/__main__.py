@@ -14,10 +14,12 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # read by gRPC when it is imported
 
 from tests.chaos import jobs
+from tests.chaos.curve import write_curve
 from tests.chaos.outages import Cost, table
 from tests.chaos.report import as_json, head, line, total
 from tests.chaos.soak import soak
@@ -26,7 +28,9 @@ from tests.chaos.soak import soak
 def main() -> int:
     names = ", ".join(jobs.NAMES)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=200, metavar="N", help="under each fault (200)")
+    parser.add_argument(
+        "--requests", type=int, metavar="N", help="under each fault (200); of a soak: it lasts until as many have ended"
+    )
     parser.add_argument("--only", action="append", metavar="FAULT", help=f"one of: {names}")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of requests and faults")
     parser.add_argument("--jobs", type=int, default=3, metavar="N", help="faults beside each other (3)")
@@ -36,16 +40,16 @@ def main() -> int:
         "--setting", choices=("exact", "http", "gateway"), default="exact",
         help="exact: nodes over gRPC; http: gateways as openai backends; gateway: those behind one that apps reach",
     )  # fmt: skip
-    parser.add_argument("--soak", type=_seconds, metavar="12m", help="mixed traffic for so long, and end")
+    parser.add_argument("--soak", type=_seconds, metavar="30m", help="mixed traffic for so long, and end")
+    parser.add_argument("--rate", type=float, default=15.0, metavar="N", help="requests a second of a soak (15)")
+    parser.add_argument("--curve", type=Path, metavar="DIR", help="write what a soak measured to soak.csv and soak.svg")
     options = parser.parse_args()
     unknown = set(options.only or ()) - set(names.split(", "))
     if unknown:
         parser.error(f"there is no fault {unknown.pop()!r}: {names}")
     logging.getLogger("hybrid_llm").setLevel(logging.ERROR)
     if options.soak:
-        result = soak(options.soak, seed=options.seed)
-        print(*result.lines(), sep="\n", flush=True)
-        return int(not result.is_sound)
+        return _soak(options)
     if options.table:
         print(_load())
         measured: list[Cost] = []
@@ -57,13 +61,21 @@ def main() -> int:
     rows = []
     chosen = options.only or jobs.NAMES
     for row in jobs.rows(
-        chosen, requests=options.requests, seed=options.seed, jobs=options.jobs, setting=options.setting
+        chosen, requests=options.requests or 200, seed=options.seed, jobs=options.jobs, setting=options.setting
     ):
         rows.append(row)
         if not options.json:
             print(line(row), *(f"    {example}" for example in row.examples), sep="\n", flush=True)
     print(json.dumps(as_json(rows), indent=1) if options.json else f"{total(rows)}; {_load()}")
     return int(any(row.bad for row in rows))
+
+
+def _soak(options: argparse.Namespace) -> int:
+    result = soak(options.soak, rate=options.rate, seed=options.seed, requests=options.requests or 0)
+    print(*result.lines(), sep="\n", flush=True)
+    if options.curve is not None:
+        print(*write_curve(options.curve, result.samples, "RSS, MB"), sep="\n")
+    return int(not result.is_sound)
 
 
 def _load() -> str:

@@ -20,7 +20,7 @@ from hybrid_llm.backends.wire import issue, make_authority
 from hybrid_llm.router.caching.memory import MemoryCache
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.observability.recorder import DecisionRecorder
-from hybrid_llm.router.spending.file import FileLedger
+from hybrid_llm.router.spending.stored import DatabaseLedger
 from tests.chaos.proxy import Weather
 from tests.chaos.world import HOSTS, World
 
@@ -343,7 +343,7 @@ class DiskFull(Fault):
         self._count += 1
         return {
             "hooks": [DecisionRecorder(self._folder / f"decisions{self._count}.jsonl", max_bytes=16_384, keep=1)],
-            "ledger": FileLedger(self._folder / f"spend{self._count}.db"),
+            "ledger": DatabaseLedger(self._folder / f"spend{self._count}.db"),
             "prices": {"cloud": 0.01},
             "cache": MemoryCache(),
         }

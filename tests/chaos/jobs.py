@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import _thread
-import logging
-import multiprocessing
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.queues import SimpleQueue
-from typing import Literal, Protocol
+from typing import Literal
 
 from tests.chaos.engines import DISK_FULL, ENGINES, SERVED
 from tests.chaos.faults import CertificateFault, Fault, RollingRestart
 from tests.chaos.http import HttpWorld
 from tests.chaos.official import OfficialWorld
 from tests.chaos.outages import OUTAGES, SETTINGS, Cost, Setting, cost
+from tests.chaos.parts import run_parts
 from tests.chaos.real import EngineKilled, EngineOutOfMemory, RealWorld
 from tests.chaos.report import Row
 from tests.chaos.suite import FAULTS, play
@@ -99,58 +94,3 @@ def rows(names: Sequence[str], *, requests: int, seed: int, jobs: int, setting: 
 def costs(jobs: int) -> Iterator[Cost]:
     """Every outage in every setting, as they end."""
     yield from run_parts([Costs(setting) for setting in (*SETTINGS, *SERVED)], jobs)
-
-
-class Part(Protocol):
-    """What a process of its own does. It can be pickled, as its results can."""
-
-    def run(self) -> Iterator[object]: ...
-
-
-def run_parts(parts: Sequence[Part], jobs: int) -> Iterator:
-    """The results of all *parts*, *jobs* at a time, as they come.
-
-    Raises:
-        RuntimeError: the process of one ended with an error, which it has printed.
-    """
-    spawning = multiprocessing.get_context("spawn")
-    results: SimpleQueue = spawning.SimpleQueue()
-
-    def run(part: Part) -> None:
-        process = spawning.Process(target=_work, args=(part, results))
-        process.start()
-        process.join()
-        results.put(_Ended(process.exitcode or 0))
-
-    with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(run, part) for part in parts]
-        while running:
-            result = results.get()
-            if not isinstance(result, _Ended):
-                yield result
-            elif result.code:
-                raise RuntimeError(f"a part of the run ended with {result.code}")
-            else:
-                running.pop()
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A part has ended: its process had this exit code."""
-
-    code: int
-
-
-def _work(part: Part, results: SimpleQueue) -> None:
-    logging.getLogger("hybrid_llm").setLevel(logging.ERROR)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    for result in part.run():
-        results.put(result)
-
-
-def _end_with_parent() -> None:
-    """Clear up if the whole run is given up."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    _thread.interrupt_main()

@@ -1,8 +1,8 @@
 """Mixed traffic for minutes, with faults now and then: what app and node hold is flat.
 
-`python -m tests.chaos --soak 12m` samples memory, threads, descriptors and sockets every second, and fits a line to the
-last half. Sync, async, streamed, hedged, abandoned and cancelled requests run at a steady rate against real nodes;
-every answer is judged.
+`python -m tests.chaos --soak 30m --rate 30 --curve DIR` samples memory, threads, descriptors and sockets every second,
+and fits a line to the last half. Sync, async, streamed, hedged, abandoned and cancelled requests run at a steady rate
+against real nodes; every answer is judged.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from tests.chaos.curve import Sample
 from tests.chaos.outages import BLACK_HOLE, ENGINE_FAILS, KILLED, REFUSED, RESET, STOPPED, Outage
 from tests.chaos.traffic import Traffic
 from tests.chaos.world import World
@@ -41,7 +42,9 @@ class Figure:
 
 
 def _rss_mb(process: psutil.Process) -> float:
-    return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)]) / 2**20
+    """Of a node with its engine; of the app alone, whose children are the nodes."""
+    children = [] if process.pid == os.getpid() else process.children(recursive=True)
+    return sum(each.memory_info().rss for each in [process, *children]) / 2**20
 
 
 FIGURES = (
@@ -78,6 +81,8 @@ class Soak:
     outcomes: Counter[str]
     faults: int
     examples: list[str] = field(default_factory=list)
+    samples: Sequence[Sample] = ()
+    """All that was measured, in the order of time."""
 
     @property
     def is_sound(self) -> bool:
@@ -113,16 +118,25 @@ class _Samples:
     """The figures of some processes, by the second."""
 
     processes: dict[str, psutil.Process]
-    taken: dict[tuple[str, Figure], list[tuple[float, float]]] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+    all: list[Sample] = field(default_factory=list)
 
-    def take(self) -> None:
+    def take(self, requests: int) -> None:
+        """Measure, after so many *requests* have ended."""
         for (name, process), figure in itertools.product(self.processes.items(), FIGURES):
             with suppress(psutil.Error):  # a child ended while its memory was read
-                self.taken.setdefault((name, figure), []).append((time.monotonic(), figure.read(process)))
+                value = figure.read(process)
+                seconds = time.monotonic() - self.began
+                self.all.append(
+                    Sample(seconds=seconds, requests=requests, process=name, figure=figure.name, value=value)
+                )
 
     def trends(self) -> list[Trend]:
         found = []
-        for (name, figure), samples in self.taken.items():
+        for name, figure in itertools.product(self.processes, FIGURES):
+            samples = [
+                (each.seconds, each.value) for each in self.all if (each.process, each.figure) == (name, figure.name)
+            ]
             half = samples[len(samples) // 2 :]
             found.append(
                 Trend(
@@ -188,8 +202,8 @@ class _Faults:
         self._running, self._next = None, time.monotonic() + _PAUSE_S * self.random.uniform(0.5, 1.5)
 
 
-def soak(seconds: float, *, rate: float = 15.0, seed: int = 0) -> Soak:
-    """Ask about *rate* requests a second for *seconds*, and measure app and node."""
+def soak(seconds: float, *, rate: float = 15.0, seed: int = 0, requests: int = 0) -> Soak:
+    """Ask about *rate* requests a second for *seconds*, and on until *requests* have ended; measure app and node."""
     random_, numbers, outcomes = random.Random(seed), itertools.count(), Counter[str]()
     examples: list[str] = []
     with ExitStack() as stack:
@@ -203,8 +217,8 @@ def soak(seconds: float, *, rate: float = 15.0, seed: int = 0) -> Soak:
                 traffic.put(world.cases(random_, numbers, max(1, round(rate))))
             faults.step()
             _count(traffic, outcomes, examples)
-            samples.take()
-            if time.monotonic() - began > seconds:
+            samples.take(outcomes["requests"])
+            if time.monotonic() - began > seconds and outcomes["requests"] >= requests:
                 break
             time.sleep(max(0.0, began + beat - time.monotonic()))
         faults.end()
@@ -219,4 +233,5 @@ def soak(seconds: float, *, rate: float = 15.0, seed: int = 0) -> Soak:
         outcomes=+outcomes,
         faults=faults.count,
         examples=examples,
+        samples=samples.all,
     )

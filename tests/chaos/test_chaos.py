@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,7 @@ from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.signals import FixedSensors
 from tests.chaos import faults
 from tests.chaos.exact import ExactEdge, answer_to, prompt_of
-from tests.chaos.jobs import run_parts
+from tests.chaos.parts import Counting, run_parts
 from tests.chaos.report import row
 from tests.chaos.suite import Scene, play
 from tests.chaos.traffic import Case, Outcome, Traffic, is_exact
@@ -68,19 +67,6 @@ def test_the_judge_knows_what_is_lost_wrong_and_late(fields, told):
     judged = row("a fault", [outcome(**fields)], {}, None, "")
     assert (judged.lost, judged.wrong, judged.late) == told
     assert judged.bad is (told[:2] != (0, 0))
-
-
-@dataclass(frozen=True)
-class Counting:
-    """A part with so many results, which then fails if it should."""
-
-    results: int
-    fails: bool = False
-
-    def run(self):
-        yield from range(self.results)
-        if self.fails:
-            sys.exit("as planted")
 
 
 def test_a_run_in_parts_has_the_results_of_all_and_ends_with_the_first_that_fails():

@@ -52,7 +52,7 @@ class Answers(torch.utils.data.Dataset):
 
 if __name__ == "__main__":
     if USED: hybrid_llm.generate("Hi.", max_tokens=1)
-    loader = torch.utils.data.DataLoader(Answers(), num_workers=2, batch_size=None, multiprocessing_context=METHOD)
+    loader = torch.utils.data.DataLoader(Answers(), num_workers=1, batch_size=None, multiprocessing_context=METHOD)
     print(sorted(set(loader)))
 """
 SUBPROCESS = """

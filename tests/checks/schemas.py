@@ -33,6 +33,8 @@ from hybrid_llm.core.fields import (
     noun_of,
     table,
 )
+from hybrid_llm.core.rights.grants import GRANT
+from hybrid_llm.core.rights.tokens import TOKENS
 from hybrid_llm.gateway.openapi import document
 from hybrid_llm.gateway.parameters import markdown
 from hybrid_llm.gateway.tables.chat import CHAT
@@ -43,6 +45,7 @@ from hybrid_llm.lab.casefile import cases_schema
 from hybrid_llm.lab.simulate.world import World
 from hybrid_llm.policies.document import POLICY, RULE, TAG, policy_schema
 from hybrid_llm.policies.reader.scalars import shown_quantity
+from hybrid_llm.policies.rights import rights_schema
 from hybrid_llm.prepare.evaluation.tasks.kinds import KINDS, task_table
 from hybrid_llm.prepare.recipe.document import RECIPE, Bounds, recipe_schema
 from hybrid_llm.prepare.steps import table_of as step_table_of
@@ -56,6 +59,7 @@ SCHEMAS = {
     "policy.schema.json": policy_schema,
     "policy.cases.schema.json": cases_schema,
     "recipe.schema.json": recipe_schema,
+    "rights.schema.json": rights_schema,
     "openapi.json": document,
 }
 STEP = "step."
@@ -88,7 +92,7 @@ def _default(key: Key) -> str:
     if key.required:
         return "required"
     written = as_written(key.kind, key.default)
-    return "" if written is None else f"`{written}`"
+    return "" if written is None else f"`{written.replace('|', chr(92) + '|')}`"  # a bar would end the cell
 
 
 def as_written(kind: Kind, value: Any) -> str | None:
@@ -150,6 +154,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "recipe": lambda: markdown_table(RECIPE),
     "recipe.bounds": lambda: markdown_table(table(Bounds, "a step")),
     **{f"suite.{kind}": partial(_task, kind) for kind in KINDS.names()},
+    "rights": lambda: markdown_table(GRANT),
+    "rights.tokens": lambda: markdown_table(TOKENS),
     "node.limits": lambda: markdown_table(table(IntakeLimits, "limits")),
     "environment": lambda: markdown_table(VARIABLES).replace("| key |", "| variable |", 1),
     "world": world,

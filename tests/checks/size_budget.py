@@ -21,9 +21,9 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab",
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 98_000,
-    "product without node, model tools, command line, lab and preparation, lines": 54_900,
-    "product, modules": 690,
+    "product, lines": 114_000,
+    "product without node, model tools, command line, lab and preparation, lines": 62_000,
+    "product, modules": 810,
     "median function, lines": 8,
     "largest import cycle, modules": 2,
     "rooms in an import cycle": 0,

@@ -175,11 +175,13 @@ def node(tls):
 def configure(tmp_path, tls):
     """Write a hybrid.yaml with one node and return its path."""
 
-    def write(port, *, folder=tls, policy="balanced", edge=False):
+    def write(port, *, folder=tls, policy="balanced", edge=False, sealed=None, model=""):
         pem = f"tls: {{ca: {folder / 'ca.pem'}, cert: {folder / 'app.pem'}, key: {folder / 'app.key'}}}"
         lines = ["version: 1", f"policy: {policy}", "backends:"]
         lines += ["  edge: {kind: onnx, model: embedded}"] if edge else []
-        lines += [f'  cloud: {{kind: grpc, target: "127.0.0.1:{port}", {pem}}}']
+        more = f", sealed: {{keys: {sealed}}}" if sealed else ""
+        more += f", model: {model}" if model else ""
+        lines += [f'  cloud: {{kind: grpc, target: "127.0.0.1:{port}", {pem}{more}}}']
         path = tmp_path / "hybrid.yaml"
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return path

@@ -69,6 +69,41 @@ def test_it_answers_counts_and_ends_at_sigterm(tmp_path: Path) -> None:
     assert not (tmp_path / "port").exists()
 
 
+def test_every_line_of_its_log_can_be_an_object(tmp_path: Path) -> None:
+    """Those of the server, of what a client did wrong, and of Python itself."""
+    with running(tmp_path, "--verbose", "--log-format", "json") as (process, port):
+        assert get(port, "POST", "/v1/chat/completions", ASKED, **{"x-hybrid-tenant": "acme"})[0] == 200
+        assert get(port, "POST", "/v1/chat/completions", "no json")[0] == 400
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"what is no HTTP\r\n\r\n")
+            client.recv(1)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+    found = [json.loads(line) for line in log.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= each.keys() for each in found)
+    calls = [each for each in found if each.get("path") == "/v1/chat/completions"]
+    assert [(each["status"], each["tenant"]) for each in calls] == [(200, "acme"), (400, "")]
+    assert not any(each["sealed"] for each in calls)
+    assert all(len(each["request"]) == 32 for each in calls)
+    assert found[-1]["message"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["gateway", "--log-format", "json", "--listen", "nowhere:x"], 3, "HOST:PORT"),
+        (["gateway", "--log-format=json", "--nonsense"], 2, "--nonsense"),
+        (["serve", "--log-format", "json", "--model", "absent", "--tls", "absent"], 3, "absent"),
+    ],
+)
+def test_an_error_at_the_start_is_an_object_too(words: list[str], code: int, message: str) -> None:
+    result = subprocess.run([*PROGRAM[:3], *words], capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == code
+    found = [json.loads(line) for line in result.stderr.splitlines()]
+    assert any(message in each["message"] for each in found)
+    assert code == 2 or found[-1]["level"] == "ERROR"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_stops_what_runs_and_is_no_error(tmp_path: Path, number: int) -> None:
     head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"

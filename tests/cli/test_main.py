@@ -36,6 +36,7 @@ FAMILY = {
     "BackendError": Exit.BACKEND,
     "SecurityError": Exit.SECURITY,
     "ContentRefused": Exit.FAILURE,
+    "AuditUnavailable": Exit.FAILURE,
     "ToolFailed": Exit.FAILURE,
 }
 
@@ -129,3 +130,25 @@ def test_a_full_disk_is_one_message_without_an_error_number(command):
         ended = subprocess.run([command, "policy", "list"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr.startswith("hybrid-llm: reading or writing failed: No space left on device\n")
+
+
+@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
+def test_an_unknown_option_shows_the_usage_of_its_command(words, capsys):
+    """Also where something that is needed is missing, which is reported first."""
+    from hybrid_llm.cli.main import main
+
+    assert main([*words, "--no-such-option"]) == Exit.USAGE
+    usage, _, message = capsys.readouterr().err.rpartition(f"hybrid-llm {' '.join(words)}: error: ")
+    assert usage.startswith(f"usage: hybrid-llm {' '.join(words)} ")
+    assert "--no-such-option" in message or "required" in message
+
+
+def test_an_option_that_is_nearly_right_is_suggested(capsys):
+    from hybrid_llm.cli.main import main
+
+    assert main(["models", "tune", "--out", "x", "--stepz", "3"]) == Exit.USAGE
+    assert "unrecognized arguments: --stepz 3; did you mean --steps?" in capsys.readouterr().err
+    assert main(["models", "--stepz"]) == Exit.USAGE
+    assert capsys.readouterr().err.startswith("usage: hybrid-llm models ")
+    assert main(["--stepz"]) == Exit.USAGE
+    assert capsys.readouterr().err.startswith("usage: hybrid-llm ")

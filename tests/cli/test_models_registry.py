@@ -103,6 +103,17 @@ def test_data_and_a_missing_folder_are_not_published_and_begin_no_registry(here,
     (here / "reviews" / "train.jsonl").write_text("{}")
     assert run("publish", "reviews", "--name", "reviews") == Exit.CONFIG
     assert "holds data" in capsys.readouterr().err
+    (here / "notes").mkdir()
+    (here / "notes" / "a.txt").write_text("x")
+    assert run("publish", "notes", "--name", "notes") == Exit.CONFIG
+    assert "notes holds no model: none of its files ends with .safetensors" in capsys.readouterr().err
+    (here / "notes" / "config.json").write_text("{}")
+    assert run("publish", "notes", "--name", "notes") == Exit.CONFIG
+    assert not (here / "registry").exists()
+    (here / "notes" / "config.json").unlink()
+    (here / "notes" / "other.gguf").write_text("x")
+    assert run("publish", "notes", "--name", "notes") == Exit.OK
+    assert "notes holds no model that hybrid-llm knows" in capsys.readouterr().err
 
 
 def test_the_history_tells_the_share_of_a_roll_out(here, capsys):

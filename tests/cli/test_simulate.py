@@ -36,12 +36,13 @@ def simulate(cli, *arguments):
     return cli("policy", "simulate", *arguments)
 
 
-def test_without_any_file_the_default_policy_is_compared_with_two_baselines(cli):
+def test_without_any_file_the_default_policy_is_compared_with_two_baselines(cli, caplog):
     result = simulate(cli, "--requests", 200)
     assert result.code == 0
     for word in ("balanced", "always-edge", "always-cloud", "first token, p99", "left the device", "synthetic: 200"):
         assert word in result.out
     assert "each on 3% of the requests" in result.err
+    assert "failed with" not in caplog.text
 
 
 def test_json_has_the_figures_of_every_policy_and_every_constant(cli, clinic):
@@ -92,6 +93,21 @@ def test_the_world_can_be_written_out_changed_and_given(cli, clinic, tmp_path):
     assert slow["world"]["edge.decode_tokens_per_s"] == 9.0
     edge = [found["policies"][1]["latency_ms"]["p50"] for found in (slow, fast)]
     assert edge[0] > 2.0 * edge[1]
+
+
+def test_a_fleet_takes_in_proportion_to_its_nodes(cli, tmp_path):
+    """As docs/scaling.md does with 1,000 nodes: a load far beyond one node is too much for one, and not for ten."""
+    policy, world = tmp_path / "fleet.yaml", tmp_path / "world.yaml"
+    policy.write_text("version: 1\nname: fleet\nobjectives: {ttft: 5s, deadline: 60s}\nrules: [{prefer: [cloud]}]\n")
+    missed = []
+    for count in (1, 10):
+        world.write_text(f"version: 1\nnode: {{count: {count}, background_streams: 0, decode_ms: 39.4}}\n")
+        load = ("--requests", 600, "--rate", "40000/h", "--tag", "none", "--backend", "cloud=cloud")
+        result = simulate(cli, policy, "--world", world, *load, "--json")
+        assert result.code == 0, result.err
+        missed.append(json.loads(result.out)["policies"][0]["missed"])
+    assert missed[0] > 300
+    assert missed[1] < 30
 
 
 def test_policies_over_other_backends_are_simulated_too(cli, tmp_path):

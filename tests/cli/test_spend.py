@@ -7,14 +7,14 @@ import json
 import pytest
 
 from hybrid_llm.core.savings import UNIT
-from hybrid_llm.router.spending.file import FileLedger
+from hybrid_llm.router.spending.stored import DatabaseLedger
 
 NOON = 1_795_608_000.0
 
 
 @pytest.fixture
 def book(tmp_path):
-    ledger = FileLedger(tmp_path / "spend.db", "USD", lambda: NOON)
+    ledger = DatabaseLedger(tmp_path / "spend.db", "USD", lambda: NOON)
     ledger.settle(ledger.reserve("acme", UNIT, None), UNIT // 4)
     ledger.settle(ledger.reserve("", UNIT, None), 3)
     ledger.reserve("acme", UNIT // 2, None)

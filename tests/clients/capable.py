@@ -22,7 +22,7 @@ from hybrid_llm.core.tools import ToolCallDelta
 class Capable:
     """Answers from what the request holds; with *reasoning* before it, *endless*ly, or with an *error* instead."""
 
-    capabilities = Capabilities(model="capable", context_window=100_000, output_schema=True, tools=True)
+    capabilities = Capabilities(model="capable", context_window=100_000, output_schema=True, tools=True, penalties=True)
 
     def __init__(
         self,

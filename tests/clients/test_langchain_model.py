@@ -100,10 +100,11 @@ def test_a_call_can_only_add_privacy_tags(pair: Pair) -> None:
 def test_fields_and_arguments_reach_the_request(pair: Pair) -> None:
     client, _, cloud = pair()
     model = ChatHybridLLM(client=client, task="hard", timeout=7.0, session_id="s", tenant="t", max_tokens=9, stop=["X"])
-    model.invoke("Hi.", stop=["Y"], temperature=0.5, seed=3)
+    model.invoke("Hi.", stop=["Y"], temperature=0.5, seed=3, presence_penalty=1.0)
     (sent,) = cloud.requests
     assert (sent.task, sent.deadline, sent.max_tokens) == ("hard", 7.0, 9)
     assert (sent.sampling.stop, sent.sampling.temperature, sent.sampling.seed) == (("Y",), 0.5, 3)
+    assert sent.sampling.presence_penalty == 1.0
 
 
 def test_a_misspelt_field_or_argument_is_an_error(llm: HybridLLM) -> None:

@@ -78,7 +78,9 @@ def test_a_model_can_be_named_and_options_of_ours_are_arguments(pair: Pair) -> N
     use(client)
     litellm.completion("hybrid/edge", ASKED)
     litellm.completion("hybrid/auto", ASKED, privacy=["phi"], task="hard", session_id="s", top_k=5, timeout=7.0)
-    litellm.completion("hybrid/capable", ASKED, max_completion_tokens=9, stop=["X"], temperature=0.5, seed=3)
+    litellm.completion(
+        "hybrid/capable", ASKED, max_completion_tokens=9, stop=["X"], temperature=0.5, frequency_penalty=-0.5
+    )
     assert (len(edge.requests), len(cloud.requests)) == (2, 1)
     named, private = edge.requests
     assert named.backends == ("edge",)
@@ -86,6 +88,7 @@ def test_a_model_can_be_named_and_options_of_ours_are_arguments(pair: Pair) -> N
     assert private.sampling.top_k == 5
     (sent,) = cloud.requests
     assert (sent.max_tokens, sent.sampling.stop, sent.sampling.temperature) == (9, ("X",), 0.5)
+    assert sent.sampling.frequency_penalty == -0.5
     with pytest.raises(litellm.BadRequestError, match="there are auto, edge, capable, cloud"):
         litellm.completion("hybrid/gpt-99", ASKED)
 

@@ -54,11 +54,12 @@ def test_options_reach_the_request(pair: Pair) -> None:
     client, edge, cloud = pair()
     model = HybridModel(client=client)
     model.prompt(SECRET, privacy="phi, public", task="hard", deadline="7", max_tokens="9", stop="X").text()
-    model.prompt("Hi.", system="Be brief.", backends=["cloud"], temperature=0.5, seed=3).text()
+    model.prompt("Hi.", system="Be brief.", backends=["cloud"], frequency_penalty=0.5, seed=3).text()
     (private,), (sent,) = edge.requests, cloud.requests
     assert (private.privacy, private.task, private.deadline) == ({"phi", "public"}, "hard", 7.0)
     assert (private.max_tokens, private.sampling.stop) == (9, ("X",))
     assert ([message.role for message in sent.messages], sent.sampling.seed) == (["system", "user"], 3)
+    assert sent.sampling.frequency_penalty == 0.5
     with pytest.raises(ValueError, match="privcy"):
         model.prompt(SECRET, privcy="phi")
 

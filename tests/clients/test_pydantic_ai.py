@@ -107,12 +107,13 @@ async def test_settings_reach_the_request_and_tags_only_add_up(pair: Pair) -> No
     client, edge, cloud = pair()
     own: Any = HybridModelSettings(hybrid_privacy={"phi"}, hybrid_task="hard", max_tokens=9)
     agent = Agent(HybridModel(client=client, settings=own))
-    more: Any = HybridModelSettings(hybrid_privacy={"public"}, stop_sequences=["X"], timeout=7.0, temperature=0.5)
+    more: Any = HybridModelSettings(hybrid_privacy={"public"}, stop_sequences=["X"], timeout=7.0, presence_penalty=0.5)
     await agent.run("Hi.", model_settings=more)
     (sent,) = edge.requests
     assert not cloud.requests
     assert sent.privacy == {"phi", "public"}
     assert (sent.task, sent.max_tokens, sent.deadline, sent.sampling.stop) == ("hard", 9, 7.0, ("X",))
+    assert sent.sampling.presence_penalty == 0.5
 
 
 WEATHER = ToolDefinition(name="weather", parameters_json_schema={"type": "object", "properties": {}})

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hybrid_llm.core.files import replace_text, replacing
+from hybrid_llm.core.files import bytes_of, replace_text, replacing
 
 
 def test_a_file_is_replaced_and_nothing_is_left_beside_it(tmp_path):
@@ -60,3 +60,12 @@ def test_of_several_writers_each_leaves_a_whole_file(tmp_path):
         thread.join()
     assert path.read_text() in texts
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_size_is_that_of_a_file_or_of_all_files_in_a_folder(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "one").write_bytes(bytes(3))
+    (tmp_path / "deep" / "er" / "two").write_bytes(bytes(4))
+    assert (bytes_of(tmp_path), bytes_of(tmp_path / "one")) == (7, 3)
+    with pytest.raises(OSError, match="absent"):
+        bytes_of(tmp_path / "absent")

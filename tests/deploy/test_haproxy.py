@@ -10,9 +10,12 @@ from contextlib import ExitStack
 import pytest
 
 from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.backends.wire.sealing.keys import write_key
+from hybrid_llm.backends.wire.sealing.pins import SealedSpec
+from hybrid_llm.backends.wire.sealing.suites import HYBRID
 from hybrid_llm.core.errors import RequestRejected
 from tests.backends.wire import fakes
-from tests.chaos.haproxy import HAPROXY, haproxy
+from tests.chaos.haproxy import HAPROXY, haproxy, running
 from tests.chaos.http2 import Connection, opened_and_reset
 
 pytestmark = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed: apt-get install haproxy")
@@ -125,3 +128,41 @@ def test_a_handshake_without_http2_never_reaches_a_node(front, pki):
     context = ssl.create_default_context(cafile=str(pki["app"].ca))
     with socket.create_connection(("127.0.0.1", front[0]), 20.0) as plain, pytest.raises(OSError):
         context.wrap_socket(plain, server_hostname="127.0.0.1")
+
+
+def test_a_proxy_that_ends_tls_passes_sealed_requests_on_and_refuses_strangers(tmp_path):
+    """`sealed.cfg`: the node sees the proxy's certificate; a client of another authority reaches nothing."""
+    tls, other = tmp_path / "tls", tmp_path / "other"
+    for folder in (tls, other):
+        make_authority(folder)
+        issue(folder, "app")
+    issue(tls, "node", kind="node", hosts=["node.example", "127.0.0.1"])
+    issue(tls, "proxy", kind="node", hosts=["127.0.0.1"])
+    issue(tls, "proxy-client")
+    for name in ("proxy", "proxy-client"):
+        both = (tls / f"{name}.pem").read_bytes() + (tls / f"{name}.key").read_bytes()
+        (tls / f"{name}-both.pem").write_bytes(both)
+    key = write_key(tmp_path / "sealing", "one", suite=HYBRID, days=2)
+    (tmp_path / "pins").write_text(key.line())
+    sealed = SealedSpec(keys=tmp_path / "pins")
+    files = {"HYBRID_CA": "ca.pem", "HYBRID_CERT": "proxy-both.pem", "HYBRID_CLIENT_CERT": "proxy-client-both.pem"}
+    places = {name: str(tls / file) for name, file in files.items()} | {"HYBRID_NODE_HOST": "node.example"}
+    options = {"sealed": tmp_path / "sealing", "only_sealed": True}
+    with (
+        fakes.Node(TLSFiles.from_dir(tls, "node"), **options) as node,
+        running("sealed.cfg", tmp_path / "log", HYBRID_NODE=node.target, **places) as port,
+    ):
+        app = fakes.backend(f"127.0.0.1:{port}", TLSFiles.from_dir(tls, "app"), sealed=sealed)
+        assert fakes.answer(app.stream(fakes.cleared("hi"))) == "hello from the node"
+        assert app.probe().identity == "spiffe://hybrid-llm/client/proxy-client"
+        app.close()
+        mixed = TLSFiles(ca=tls / "ca.pem", cert=other / "app.pem", key=other / "app.key")
+        context = ssl.create_default_context(cafile=mixed.ca)
+        context.load_cert_chain(mixed.cert, mixed.key)
+        with (
+            pytest.raises(OSError),  # in the handshake, or when it reads
+            socket.create_connection(("127.0.0.1", port)) as raw,
+            context.wrap_socket(raw, server_hostname="127.0.0.1") as stranger,
+        ):
+            raise AssertionError(stranger.recv(1))
+    assert "path=/hybrid_llm.v1.HybridLLM/Generate status=200" in (tmp_path / "log").read_text()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hybrid_llm import HybridLLM
 from hybrid_llm.backends.edge import embedded_model
+from hybrid_llm.core.rights.counters import DatabaseCounters
 from hybrid_llm.prepare.recipe.document import read_recipe
 from hybrid_llm.prepare.recipe.runner import run_recipe
 from hybrid_llm.router.observability.recorder import DecisionRecorder
@@ -106,6 +107,13 @@ def input_files(folder: Path) -> None:
         shutil.copytree(ROOT / "backends/edge/models/hybrid-demo-edge", folder / name)
 
 
+def rights_files(folder: Path) -> None:
+    """The rights file as its page has it, and an empty file of quotas."""
+    texts = {block.first_line: block.text for block in blocks_of(ROOT / "docs" / "rights.md")}
+    (folder / "rights.yaml").write_text(texts["# rights.yaml"])
+    DatabaseCounters(folder / "quotas.db").close()
+
+
 def recipe_files(folder: Path) -> None:
     """A recipe, what it has made, and reviews with labels."""
     rows = [f"review {word} of the film,{('bad', 'good')[at % 2]}" for at, word in enumerate("abcdefghijklmnopqrst")]
@@ -127,6 +135,7 @@ def make_folder(folder: Path, port: int, tls: Path) -> Path:
     input_files(folder)
     suite_files(folder)
     recipe_files(folder)
+    rights_files(folder)
     shutil.copytree(embedded_model(), folder / "models" / "edge")
     (folder / "registry.key").write_text("0123456789abcdef" * 4)
     recordings = [folder / f"{name}.jsonl" for name in ("decisions", "monday", "tuesday")]

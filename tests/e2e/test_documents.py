@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hybrid_llm.backends.node.ray.app import SERVICER, engine_config
 from hybrid_llm.cli.main import main
 from hybrid_llm.cli.steps import KINDS
 from hybrid_llm.lab.casefile import parse_cases
 from hybrid_llm.lab.simulate.world import parse_world
 from hybrid_llm.policies import KNOWN_DETECTORS, parse_policy
+from hybrid_llm.policies.rights import parse_rights
 from hybrid_llm.prepare.evaluation.suite import read_suite
 from hybrid_llm.prepare.recipe.document import parse_recipe
 from hybrid_llm.router.config import parse_config
@@ -28,6 +30,9 @@ from tests.e2e.commands import Runner
 from tests.e2e.documents import BLOCKS, ROOT, Block, is_of_clients, make_folder
 
 NOT_RUN = {
+    "hybrid-llm serve --engine ray --replicas 10.0.0.5:9000 --model /models/smollm2 --tls certs": (
+        "needs Ray Serve; tests/backends/ray has it"
+    ),
     "hybrid-llm models publish models/smollm2 --name smollm2 --to s3://models/registry": "no such registry",
     "hybrid-llm models publish models/smollm2 --name smollm2 --to /srv/registry --alias canary": "no such registry",
     "hybrid-llm models pull smollm2@prod --registry s3://models/registry --ca certs/ca.pem": "no such registry",
@@ -80,10 +85,32 @@ NOT_RUN = {
     "hybrid-llm models explain models/sentiment 'A delight.' --label negative --json": "needs that model",
     "hybrid-llm serve --model qwen-3b --listen 127.0.0.1:7443 --tls certs": "needs that download",
     "hybrid-llm serve --model ./Qwen2.5-7B-Instruct --listen 0.0.0.0:7443 --tls /etc/hybrid --name eu-1": "the same",
+    "hybrid-llm serve --model s3://models/smollm2 --tls certs --public-key release.key.pub": "needs that bucket",
+    "hybrid-llm serve --model smollm2@prod --registry s3://models/registry --tls certs --ca certs/ca.pem": "the same",
+    **dict.fromkeys(
+        (
+            "hybrid-llm serve --model s3://models/smollm2 --tls tls --public-key release.key.pub",
+            "hybrid-llm serve --model smollm2@prod --registry s3://models/registry --tls tls --ca signers/ca.pem",
+            "hybrid-llm serve --model smollm2@prod --registry s3://models/sealed --key-file registry.key --tls tls",
+        ),
+        "tests/cli/test_serve.py and tests/backends/models/cache",
+    ),
+    **dict.fromkeys(
+        (
+            "hybrid-llm serve --model smollm2 --adapter support=support-lora --adapter sales=sales-lora --tls certs",
+            "hybrid-llm serve --model smollm2 --adapter support=support-lora --adapter sales=sales-lora --tls tls",
+        ),
+        "needs adapters; tests/backends/engine/test_adapters.py and tests/backends/wire/test_models.py",
+    ),
+    "hybrid-llm policy simulate cloud-only.yaml --world thousand.yaml --requests 30000 --rate 4000000/h"
+    " --backend cloud=cloud --tag public=100%": "two minutes of a processor; tests/cli/test_simulate.py",
     "hybrid-llm gateway": "serves until it is ended; tests/cli/test_gateway.py",
     "hybrid-llm gateway --config hybrid.yaml": "the same",
     "hybrid-llm gateway --config hybrid.yaml --listen 127.0.0.1:8080": "the same",
     "hybrid-llm gateway --listen 0.0.0.0:8080 --keys keys.json": "the same",
+    "hybrid-llm gateway --managed sagemaker": "the same",
+    "hybrid-llm health http://127.0.0.1:8080": "needs that gateway; tests/cli/test_health.py",
+    "hybrid-llm health https://gateway.example:8443 --tls certs --live": "the same",
     "hybrid-llm mcp": "serves until it is ended; tests/integrations",
     "hybrid-llm mcp --config hybrid.yaml": "the same",
     "hybrid-llm mcp --config hybrid.yaml --verbose": "the same",
@@ -94,7 +121,9 @@ NOT_RUN = {
     },
     "hybrid-llm models choose models/smaller/frontier --memory 300MB --min-quality 85%": "tests/prepare/compression",
     "hybrid-llm models choose models/smaller/frontier --size 100MB --min-tokens-per-s 20 --prefer speed": ("the same"),
-    "python -m examples.models.recipe all": "trains for an hour",
+    "hybrid-llm models run examples/models/demonstration.yaml --out build/models": "tests/models runs its short form",
+    "python -m examples.models.recipe": "the same",
+    "make models": "the same, for an hour",
     "hybrid-llm demo": "tests/cli/test_demo.py plays it",
     "hybrid-llm demo --node-model examples/models/hybrid-demo-node": "the same",
 }
@@ -105,6 +134,45 @@ NOT_RUN |= {
     if kind not in ("fetch", "prepare-data")
     for example in examples
 }
+NOT_RUN |= dict.fromkeys(
+    (
+        "hybrid-llm certs renew tls --within 30",
+        "hybrid-llm certs revoke tls --name app --reason key-compromise",
+        "hybrid-llm certs inspect certs/crl.pem",
+        "hybrid-llm certs inspect sealing/2026-q4.seal.pub",
+    ),
+    "tests/cli/test_certs.py",
+)
+NOT_RUN |= dict.fromkeys(
+    (
+        *("hybrid-llm audit init audit.key", "hybrid-llm audit head audit.db"),
+        "hybrid-llm audit verify audit.db --key audit.key.pub",
+        "hybrid-llm audit verify audit.db --key audit.key.pub --head head-2026-12-01.json",
+        "hybrid-llm audit show audit.db --identity spiffe://hybrid-llm/client/app",
+        "hybrid-llm audit show audit.db --since 2026-12-01",
+        "hybrid-llm audit show audit.db --tenant acme --json",
+        "hybrid-llm audit verify env:AUDIT_URL --key audit.key.pub",
+        "hybrid-llm serve --model MODEL_DIR --tls tls --audit audit.db --audit-key audit.key --audit-required",
+        "hybrid-llm serve --model smollm2 --tls tls --rights rights.yaml --quotas file:/run/secrets/quotas-url",
+    ),
+    "tests/cli/test_audit.py and tests/backends/wire/test_audit.py",
+)
+NOT_RUN |= dict.fromkeys(
+    (
+        "hybrid-llm serve --model MODEL_DIR --listen 127.0.0.1:7443 --tls tls --engine vllm"
+        " --engine-python /opt/vllm/bin/python",
+        "hybrid-llm serve --model MODEL --tls certs --engine vllm --engine-python /opt/vllm/bin/python",
+    ),
+    "vLLM has an environment of its own; tests/backends/engine/test_contract.py",
+)
+
+NOT_RUN |= dict.fromkeys(
+    (
+        "python -m benchmarks node_throughput --smollm2 --streams 1 4 16 32 --prompt 64 512 --decode 24 --rounds 5"
+        " --vllm PYTHON --vllm-eager --vllm-alone",
+    ),
+    "vLLM has an environment of its own, and it takes an hour",
+)
 
 PYTHON_NOT_RUN = {
     "from hybrid_llm.backends.models.gguf import import_gguf": "needs that file",
@@ -133,6 +201,18 @@ SHOWN = {
     "docker run --rm -p 16686": "tests/core/test_telemetry.py has a collector",
     "chat SmolLM2-135M": "a drawing",
     "HYBRID_LISTEN=": "tests/deploy runs HAProxy",
+    "python3 -m venv /opt/vllm": "an environment of gigabytes; HYBRID_LLM_VLLM_PYTHON names one to the tests",
+    "FROM vllm/": "an image that is downloaded",
+    "docker build": "deploy/container/build-check builds the images by buildah",
+    "apt-get install python3-venv": "tests/deploy/test_systemd.py checks the units",
+    "install -d -m 700 /root/authority": "the same",
+    "cd deploy/compose": "tests/deploy/test_compose.py",
+    "kubectl ": "tests/deploy/test_chart.py renders what it names",
+    "aws ": "needs an account; tests/deploy/test_managed.py has the container's side",
+    "gcloud ": "the same",
+    "az ": "the same",
+    "app --mutual TLS-->": "a drawing",
+    "export RAY_SERVE_ENABLE_HA_PROXY": "tests/backends/ray/test_cluster.py runs Ray",
     "prediction: {calibrate": "a line of hybrid.yaml, tested in tests/router/test_config.py",
 }
 """How blocks of other languages begin, and what they are."""
@@ -209,6 +289,12 @@ def parsed_config(text: str, folder: Path) -> None:
     parse_config(whole + text, folder / "hybrid.yaml")
 
 
+def check_application(serve: dict) -> None:
+    """Of Ray Serve."""
+    assert serve["grpc_options"]["grpc_servicer_functions"] == [SERVICER]
+    assert engine_config(serve["applications"][0]["args"]).max_slots == 16
+
+
 def parsed_policy(text: str) -> None:
     whole = "" if "version" in yaml.safe_load(text) else "version: 1\nname: part\n"
     parse_policy(whole + text, detectors=KNOWN_DETECTORS | {"names"})
@@ -221,6 +307,10 @@ def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_recipe_or_alerts(
         names = set(re.findall(r"\b(?:hybrid_llm|gen_ai)_\w+", block.text))
         known = (ROOT / "docs" / "operations.md").read_text("utf-8")
         assert all(f"`{name.removesuffix('_bucket')}`" in known for name in names)
+    elif "applications" in keys:
+        check_application(yaml.safe_load(block.text))
+    elif "rights" in keys:
+        assert parse_rights(block.text).grants
     elif "cases" in keys:
         first = next(other for other in blocks("yaml") if other.page == block.page)
         parse_cases(block.text, "clinic.test.yaml", lambda _: parse_policy(first.text))
@@ -231,10 +321,8 @@ def test_a_block_of_yaml_is_a_valid_policy_configuration_cases_recipe_or_alerts(
     elif "tasks" in keys:
         (tmp_path / "suite.yaml").write_text(block.text)
         read_suite(tmp_path / "suite.yaml")
-    elif "edge" in keys:
-        parse_world(block.text)
     else:
-        parsed_policy(block.text)
+        (parse_world if keys & {"edge", "node"} else parsed_policy)(block.text)
 
 
 @each(blocks("json"))

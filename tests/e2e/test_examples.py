@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,24 +19,30 @@ def run(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, timeout=120)
 
 
+@cache
+def ran(name: str) -> subprocess.CompletedProcess[str]:
+    """What became of an example in development mode, with warnings as errors; it runs once for all tests."""
+    command = [sys.executable, "-X", "dev", "-W", "error", EXAMPLES / name]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("[!_]*.py")))
 def test_a_script_runs(name):
-    done = run(EXAMPLES / name)
+    done = ran(name)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("[!_]*.py")))
 def test_a_script_leaves_nothing_open_in_development_mode_with_warnings_as_errors(name):
-    command = [sys.executable, "-X", "dev", "-W", "error", EXAMPLES / name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = ran(name)
     assert done.returncode == 0, done.stderr
     signs = ("Warning", "Traceback", "never retrieved", "never awaited", "already running", "Exception ignored")
     assert not any(sign in done.stderr for sign in signs), done.stderr
 
 
 def test_a_chat_goes_out_under_pseudonyms_and_comes_back_with_its_values():
-    out = run(EXAMPLES / "pseudonyms.py").stdout
+    out = ran("pseudonyms.py").stdout
     saw = [line for line in out.splitlines() if line.startswith(("the cloud saw", "afterwards"))]
     got = [line for line in out.splitlines() if line.startswith("the app got")]
     assert "jane@example.org" not in "".join(saw)
@@ -45,32 +52,32 @@ def test_a_chat_goes_out_under_pseudonyms_and_comes_back_with_its_values():
 
 
 def test_a_name_goes_out_as_a_pseudonym_and_comes_back():
-    saw, got = run(EXAMPLES / "names.py").stdout.splitlines()
+    saw, got = ran("names.py").stdout.splitlines()
     assert re.fullmatch(r"the cloud saw: My name is PERSON_\w{5}, mail EMAIL_\w{5}", saw)
     assert got == "the app got:   My name is Jane Doe, mail jane@example.org"
 
 
 def test_a_schema_holds_as_a_dict_and_as_a_model_and_one_that_cannot_be_enforced_is_rejected():
-    out = run(EXAMPLES / "structured.py").stdout.splitlines()
+    out = ran("structured.py").stdout.splitlines()
     assert out[0] == "Anna Keller | Lisbon | stop"
     assert out[-1].startswith("rejected before anything ran: output_schema: `not`")
     assert (importlib.util.find_spec("pydantic") is None) == (len(out) == 2)
 
 
 def test_an_answer_that_breaks_off_is_continued_and_reports_where():
-    out = run(EXAMPLES / "continuation.py").stdout.splitlines()
+    out = ran("continuation.py").stdout.splitlines()
     assert out == ["The train leaves at nine from platform four.", "far continued after 'The train leaves at'"]
 
 
 def test_a_tenant_that_has_spent_its_budget_gets_answers_from_the_device():
-    out = run(EXAMPLES / "budget.py").stdout.splitlines()
+    out = ran("budget.py").stdout.splitlines()
     assert [line.split()[1] for line in out[:6]] == ["cloud"] * 3 + ["edge"] * 3
     assert "the budget of 0.1 USD a day does not allow it" in out[5]
     assert out[6] == "another tenant: cloud"
 
 
 def test_recorded_decisions_hold_no_text_and_are_compared_with_another_policy():
-    out = run(EXAMPLES / "record_and_diff.py").stdout
+    out = ran("record_and_diff.py").stdout
     assert "3 decisions, '12 + 30' in trace.read_text()=False" in out
     assert "1 of 3 requests would go to another backend" in out
     assert "exit code: 1" in out
@@ -89,11 +96,11 @@ def test_an_unreachable_node_of_two_costs_no_request(node, tmp_path):
 
 
 def test_a_detector_of_the_app_sets_its_tag():
-    assert "tags ['internal']" in run(EXAMPLES / "own_detector.py").stdout
+    assert "tags ['internal']" in ran("own_detector.py").stdout
 
 
 def test_guardrails_refuse_a_request_a_disguised_word_and_an_answer():
-    assert run(EXAMPLES / "guardrails.py").stdout.splitlines() == [
+    assert ran("guardrails.py").stdout.splitlines() == [
         "refused: input, default, weapons",
         "refused: input, denylist, secret",
         "refused: output, prices, price",

@@ -154,7 +154,7 @@ def test_every_command_within_a_sentence_is_one_that_there_is():
     for page in PAGES:
         for said in re.findall(r"`hybrid-llm ([a-z]+(?: [a-z]+)?)", page.read_text("utf-8")):
             assert said in known or said.split()[0] in known, f"{page.name}: hybrid-llm {said}"
-        for said in re.findall(r"`((?:policy|models|certs) [a-z]+)", page.read_text("utf-8")):
+        for said in re.findall(r"`((?:policy|models|certs|rights|audit) [a-z]+(?:-[a-z]+)*)", page.read_text("utf-8")):
             assert said in known, f"{page.name}: {said}"
 
 

@@ -38,7 +38,9 @@ Serve = Callable[..., str]
 @contextmanager
 def served(client: HybridLLM, **options: Any) -> Iterator[str]:
     """Serve *client*, and yield the URL of its gateway, without a path."""
-    server = GatewayServer(client, GatewayConfig(**{"listen": "127.0.0.1:0", "grace_s": 1.0, **options}))
+    managed, metrics = options.pop("managed", None), options.pop("metrics", None)
+    config = GatewayConfig(**{"listen": "127.0.0.1:0", "grace_s": 1.0, **options})
+    server = GatewayServer(client, config, managed=managed, metrics=metrics)
     ready = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(ready.set)))
     thread.start()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import anthropic
 import openai
@@ -24,6 +25,9 @@ WEATHER = {
 TOOL = {"name": "get_weather", "description": "The weather in a city."}
 CHAT_TOOLS = [{"type": "function", "function": {**TOOL, "parameters": WEATHER}}]
 REVIEW = "Is this review positive? 'A warm, funny film.'"
+
+REPETITIVE = "Summarise: the cat sat on the mat. the cat sat on the mat. the cat sat."
+"""Of this the model makes an answer that repeats itself."""
 
 
 class Verdict(BaseModel):
@@ -111,6 +115,33 @@ class TestChat:
         assert all(token.logprob == token.top_logprobs[0].logprob <= 0 for token in tokens)
         assert all(len(token.top_logprobs) == 2 for token in tokens)
 
+    @pytest.mark.parametrize(("presence", "frequency"), [(1.5, 0.0), (0.0, 2.0), (-1.0, -2.0)])
+    def test_penalties_choose_by_the_formula_of_the_documentation(
+        self, client: openai.OpenAI, presence: float, frequency: float
+    ) -> None:
+        """Of the likeliest tokens, the one that is best after `presence * (count > 0) + frequency * count` is taken."""
+        asked = {"model": "auto", "messages": ask(REPETITIVE), "max_tokens": 48, "temperature": 0}
+        plain = client.chat.completions.create(**asked).choices[0].message.content
+        penalties = {"presence_penalty": presence, "frequency_penalty": frequency}
+        reply = client.chat.completions.create(**asked, **penalties, logprobs=True, top_logprobs=20).choices[0]
+        counts: Counter[str] = Counter()
+
+        def left(scored: Any) -> float:
+            count = counts[scored.token]
+            return scored.logprob - presence * (count > 0) - frequency * count
+
+        for token in reply.logprobs.content:
+            assert left(token) >= max(map(left, token.top_logprobs)) - 1e-4
+            counts[token.token] += 1
+        assert reply.message.content != plain
+        responses = client.responses.create(
+            model="auto", input=REPETITIVE, max_output_tokens=48, temperature=0, extra_body=penalties
+        )
+        completions = client.completions.create(
+            model="auto", prompt=REPETITIVE, max_tokens=48, temperature=0, **penalties
+        )
+        assert responses.output_text == completions.choices[0].text == reply.message.content
+
     def test_models_are_listed_and_found(self, client: openai.OpenAI) -> None:
         names = [model.id for model in client.models.list()]
         assert names == ["auto", "edge", embedded_model().name]
@@ -122,7 +153,8 @@ class TestChat:
         ("options", "param"),
         [
             ({"n": 2}, "n"),
-            ({"presence_penalty": 0.5}, "presence_penalty"),
+            ({"presence_penalty": 2.5}, "presence_penalty"),
+            ({"frequency_penalty": "high"}, "frequency_penalty"),
             ({"logit_bias": {"5": 10}}, "logit_bias"),
             ({"modalities": ["text", "audio"]}, "modalities"),
             ({"temperature": -1}, "temperature"),

@@ -72,7 +72,8 @@ class TestADecision:
         found = decision_of(url, ask(url, "Write to bob@example.org and ann@example.org."))
         assert (found["backend"], found["location"], found["rule"]) == ("cloud", "cloud", "rules[1]")
         assert (found["because"], found["detected"]) == ("the cloud first", ["pii"])
-        assert found["departures"] == [{"backend": "cloud", "pseudonymised": True, "replaced": {"EMAIL": 2}}]
+        left = {"backend": "cloud", "pseudonymised": True, "replaced": {"EMAIL": 2}, "sealed": False}
+        assert found["departures"] == [left]
         assert found["cost"] > 0.0
         assert [rule["matched"] for rule in found["trace"]] == [False, True]
         assert found["trace"][0]["values"] == [["request.task", "chat"]]

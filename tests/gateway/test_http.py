@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -234,6 +235,24 @@ class TestKeys:
         with client, pytest.raises(ConfigError, match="keys"):
             gateway_app(client, GatewayConfig(listen="0.0.0.0:8080"))
 
+    def test_a_key_that_is_removed_opens_nothing_more_and_a_broken_file_changes_nothing(
+        self, serve: Serve, keys: Path
+    ) -> None:
+        def status(key: str) -> int:
+            return send(url, CHAT, ASKED, authorization=f"Bearer {key}").status
+
+        url, both = serve(*fakes(), keys=keys), json.loads(keys.read_text())
+        assert (status("key-a"), status("key-b")) == (200, 200)
+        for text, wanted in ((json.dumps(both[:1]), (200, 401)), ("[", (200, 401)), ("[]", (401, 401))):
+            keys.write_text(text)
+            until = time.monotonic() + 10
+            while (found := (status("key-a"), status("key-b"))) != wanted and time.monotonic() < until:
+                time.sleep(0.05)
+            assert found == wanted
+            if text == "[":
+                time.sleep(1.2)  # long enough for two looks at it
+                assert (status("key-a"), status("key-b")) == wanted
+
     @pytest.mark.parametrize(
         "text", ["", "{}", "[]", "[1]", '[{"sha256": "ab", "tenant": "a"}]', '[{"tenant": "a"}]', '[{"sha256": 1}]']
     )
@@ -411,6 +430,16 @@ def test_what_is_kept_is_bounded_with_all_that_its_document_has(serve: Serve) ->
     asked = PATHS["/v1/responses"] | {"instructions": "x" * 9_000}
     ids = [send(url, "/v1/responses", asked).document["id"] for _ in range(3)]
     assert [send(url, f"/v1/responses/{each}", method="GET").status for each in ids] == [404, 200, 200]
+
+
+def test_an_adapter_is_listed_with_its_parent_and_answers_by_its_name(serve: Serve) -> None:
+    edge, cloud = fakes(["of the adapter"])
+    cloud.capabilities = replace(cloud.capabilities, model="support-bot", parent="smollm2")
+    url = serve(edge, cloud)
+    listed = {each["id"]: each for each in send(url, "/v1/models", method="GET").document["data"]}
+    assert (listed["support-bot"]["parent"], listed["support-bot"]["object"]) == ("smollm2", "model")
+    assert [name for name, each in listed.items() if "parent" in each] == ["support-bot"]
+    assert send(url, CHAT, ASKED | {"model": "support-bot"}).headers["x-hybrid-backend"] == "cloud"
 
 
 def test_a_host_of_the_configuration_is_answered(serve: Serve) -> None:

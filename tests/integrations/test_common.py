@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import inspect
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm import HybridLLM, errors
 from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.tools import ToolCall
 from hybrid_llm.integrations.common import aclient_for, both, client_for, details, mapped, options_of
@@ -52,7 +54,7 @@ def test_a_library_that_is_missing_is_named_with_the_command_that_installs_it(na
     module, package = LIBRARIES[name]
     if find_spec(module) is not None:
         pytest.skip(f"{package} is installed")
-    with pytest.raises(ImportError, match=rf"pip install.*{package}|extra `{name.replace('_', '-')}`"):
+    with pytest.raises(ImportError, match=re.escape(install_hint(name.replace("_", "-")))):
         importlib.import_module(f"hybrid_llm.integrations.{name}")
 
 

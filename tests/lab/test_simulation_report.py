@@ -157,6 +157,6 @@ def test_without_matplotlib_the_report_names_what_to_install_before_anything_is_
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 3
-    assert "pip install 'matplotlib>=" in done.stderr
+    assert 'needs matplotlib: pip install "hybrid-llm[report]"' in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "r.html").exists()

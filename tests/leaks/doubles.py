@@ -285,10 +285,12 @@ class FaultyDetector:
         return self._bad(text)
 
     def _bad(self, text: str) -> Iterator[Finding]:
-        if self.fault == "telltale":  # the value itself as the kind, which shows in the pseudonym
+        if self.fault == "telltale":  # the value itself as the kind, which would show in the pseudonym
             for found in self._real.find(text):
-                self._misbehave()
-                yield Finding(kind=text[found.start : found.end], start=found.start, end=found.end)
+                value = text[found.start : found.end]
+                if not value.isidentifier():  # else the guard takes the detector's name in its place
+                    self._misbehave()
+                yield Finding(kind=value, start=found.start, end=found.end)
             return
         yield from self._real.find(text)
         self._misbehave()

@@ -9,27 +9,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("tokenizers")
 
-from examples.models.recipe.chat_format import (
-    ASSISTANT,
-    ASSISTANT_ID,
-    BEGIN,
-    CHAT_TEMPLATE,
-    END,
-    END_ID,
-    SPECIAL_TOKENS,
-    Turn,
-    encode,
-    prompt_ids,
-)
-from examples.models.recipe.evaluation import held_out_items
-from examples.models.recipe.export import facts, write_manifest
-from examples.models.recipe.models import EDGE, SIZES
-from examples.models.recipe.scoring import correct
+from examples.models.recipe.conversations import conversations
+from examples.models.recipe.held_out import file_name, held_out_items
 from examples.models.recipe.tasks import (
     EVALUATED,
     MIXTURE,
@@ -41,10 +28,16 @@ from examples.models.recipe.tasks import (
     rewriting,
 )
 from examples.models.recipe.tasks.reviews import natural, training_sentences
-from examples.models.recipe.training import rate
+from hybrid_llm.prepare.evaluation.answers import Answer, Item
+from hybrid_llm.prepare.evaluation.metrics.metric import METRICS, Setting
+from hybrid_llm.prepare.evaluation.tasks.generate import Generate
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = [ROOT / "backends/edge/models/hybrid-demo-edge", ROOT / "examples/models/hybrid-demo-node"]
+SPECIAL_TOKENS = (PAD, BEGIN, END, ASSISTANT) = ("<|pad|>", "<|begin|>", "<|end|>", "<|assistant|>")
+CHAT_TEMPLATE = (ROOT / "examples/models/recipe/chat_template.jinja").read_text(encoding="utf-8")
+SUITE = yaml.safe_load((ROOT / "examples/models/demonstration.suite.yaml").read_text(encoding="utf-8"))["tasks"]
+CONTEXT = {"hybrid-demo-edge": 512, "hybrid-demo-node": 2048}
 PRESENT = [folder for folder in FOLDERS if (folder / "manifest.json").exists()]
 SEEDS = st.integers(0, 10**6)
 NUMBERS = st.integers(0, 9999)
@@ -136,17 +129,28 @@ def test_reviews_read_naturally():
 
 
 @given(SEEDS, st.sampled_from(EVALUATED))
-def test_the_expected_answer_is_judged_correct_and_an_empty_one_is_not(seed, task):
+def test_the_suite_judges_the_expected_answer_as_right_and_an_empty_one_as_wrong(seed, task):
     example = draw(task, Random(seed), "held_out")
-    assert correct(example, example.answer)
-    assert not correct(example, "")
+    options = SUITE[file_name(example.task).removesuffix(".jsonl")]
+    judge = Generate(data=Path(options["data"]), extract=options.get("extract", ""))
+    item = Item(references=(judge.compared(example.final),))
+    (metric,) = options["metrics"]
+    answers = [Answer(text=judge.compared(text)) for text in (example.answer, "")]
+    assert METRICS.get(metric).numbers([item] * 2, answers, Setting())[:, 0].tolist() == [1.0, 0.0]
 
 
-def test_the_learning_rate_rises_and_ends_near_zero():
-    rates = [rate(step, 1000) for step in range(1000)]
-    assert max(rates) == 1.0
-    assert rates[0] < 0.05
-    assert rates[-1] < 0.01
+def test_the_suite_has_a_task_for_each_file():
+    assert set(SUITE) == {file_name(item.task).removesuffix(".jsonl") for item in held_out_items(20)}
+
+
+@pytest.mark.parametrize("size", ["edge", "node"])
+def test_a_seed_decides_the_conversations(size):
+    drawn, again = (list(conversations(size, 40, seed=3)) for _ in range(2))
+    assert drawn == again != list(conversations(size, 40, seed=4))
+    for messages in drawn:
+        roles = [message["role"] for message in messages if message["role"] != "system"]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+        assert all(message["content"] == message["content"].strip() != "" for message in messages)
 
 
 @given(text=st.text(alphabet=st.characters(blacklist_categories=["Cs"]), max_size=60))
@@ -164,14 +168,6 @@ def test_every_digit_is_one_token(tokenizer, number):
 def test_the_tokenizer_gives_json_back(tokenizer, seed):
     answer = extraction.many_fields(Random(seed)).answer
     assert json.loads(tokenizer.decode(tokenizer.encode(answer).ids)) == json.loads(answer)
-
-
-def test_only_answers_weigh_in_full(tokenizer):
-    encoded = encode(tokenizer, [Turn("user", "Hello"), Turn("assistant", "Hi.")])
-    start = encoded.ids.index(ASSISTANT_ID) + 1
-    assert encoded.ids[-1] == END_ID
-    assert set(encoded.weights[start:]) == {1.0}
-    assert max(encoded.weights[:start]) <= 0.1
 
 
 def _sandboxed(messages, *, prompt):
@@ -193,10 +189,9 @@ def test_the_template_ends_with_the_assistants_turn():
     assert text == f"{BEGIN}<|user|>Hi{END}{ASSISTANT}"
 
 
-@pytest.mark.skipif(not PRESENT, reason="no model folder in this checkout")
-def test_the_template_gives_the_ids_that_the_model_was_trained_on(tokenizer):
-    text = _sandboxed([{"role": "user", "content": " What is 37 + 48?\n"}], prompt=True)
-    assert tokenizer.encode(text).ids == prompt_ids(tokenizer, "What is 37 + 48?")
+@pytest.mark.parametrize("folder", PRESENT, ids=lambda folder: folder.name)
+def test_the_shipped_models_have_this_template(folder):
+    assert (folder / "chat_template.jinja").read_text(encoding="utf-8") == CHAT_TEMPLATE
 
 
 @pytest.mark.skipif(not PRESENT, reason="no model folder in this checkout")
@@ -220,13 +215,4 @@ def test_the_manifest_names_every_file_with_its_digest(folder):
     for name, entry in manifest["files"].items():
         data = (folder / name).read_bytes()
         assert entry == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    assert manifest["context_window"] == SIZES[folder.name.rsplit("-", 1)[1]].context
-
-
-def test_a_manifest_does_not_name_itself(tmp_path):
-    (tmp_path / "model.onnx").write_bytes(b"x")
-    for _ in range(2):
-        write_manifest(tmp_path, facts(EDGE, "int8", 7, {}))
-    manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
-    assert list(manifest["files"]) == ["model.onnx"]
-    assert manifest["format_version"] == 1
+    assert manifest["context_window"] == CONTEXT[folder.name]

@@ -22,11 +22,16 @@ from itertools import repeat
 from pathlib import Path
 
 from tests.mutants import (
+    audit,
+    blocks,
     caching,
     clouds,
     credentials,
+    data,
     detectors,
     endpoints,
+    fairness,
+    following,
     gateway,
     guardrails,
     integrations,
@@ -34,13 +39,20 @@ from tests.mutants import (
     logprobs,
     names,
     net,
+    penalties,
     policies,
     privacy,
+    private,
     pseudonyms,
     quality,
+    recipe,
     recovery,
+    registry,
+    rights,
     router,
+    sealing,
     sending,
+    signing,
     tools,
     traces,
     verify,
@@ -82,10 +94,20 @@ SUITES = (
         privacy.MUTANTS,
         _tests("router", "guard", "forms", "request_metadata", "privacy", "structured", "doubt", "leaks"),
     ),
+    Suite(
+        "rights",
+        rights.MUTANTS,
+        (*_tests("core/rights", "grants", "tokens", "quotas"), *_tests("backends/wire", "rights", "revocation")),
+    ),
     Suite("names", names.MUTANTS, _tests("router", "names_in_json")),
     Suite("leaks", leaks.MUTANTS, _tests("router", "leak_kinds", "leaks")),
     Suite("quality", quality.MUTANTS, _tests("router", "quality")),
     Suite("caching", caching.MUTANTS, _tests("router", "disk", "flights", "cache_config")),
+    Suite(
+        "sealing",
+        sealing.MUTANTS,
+        (*_tests("router", "sealed"), *_tests("backends/wire", "sealing", "evidence", "sealed_calls")),
+    ),
     Suite("sending", sending.MUTANTS, _tests("backends/wire", "outgoing")),
     Suite(
         "clouds",
@@ -133,8 +155,43 @@ SUITES = (
         logprobs.MUTANTS,
         (*_tests("router", "logprobs", "restored_tokens"), *_tests("backends/calls", "visible")),
     ),
+    Suite("blocks", blocks.MUTANTS, _tests("backends/engine", "blocks", "schedules", "attention")),
+    Suite(
+        "penalties",
+        penalties.MUTANTS,
+        (
+            *_tests("backends/wire", "penalties"),
+            *_tests("backends/engine", "sampling"),
+            *_tests("backends/edge", "decoding"),
+        ),
+    ),
     Suite("detectors", detectors.MUTANTS, _tests("router", "direction", "detectors", "labels", "evidence")),
     Suite("pseudonyms", pseudonyms.MUTANTS, _tests("router", "pseudonyms", "restore", "values", "mangled")),
+    Suite(
+        "registry",
+        registry.MUTANTS,
+        _tests("backends/models/registry", "registry", "hostile", "publish_and_pull", "collect"),
+    ),
+    Suite(
+        "audit",
+        audit.MUTANTS,
+        (*_tests("backends/audit", "audit"), *_tests("router", "audit"), *_tests("backends/wire", "audit")),
+    ),
+    Suite("fairness", fairness.MUTANTS, _tests("backends/engine", "fairness")),
+    Suite("following", following.MUTANTS, _tests("backends/following", "trial", "plan", "following")),
+    Suite(
+        "signing",
+        signing.MUTANTS,
+        (
+            *_tests("backends/signing", "signing", "loading"),
+            *_tests("backends/models/registry", "publish_and_pull"),
+        ),
+    ),
+    Suite("recipe", recipe.MUTANTS, _tests("prepare/recipe", "runner", "interruption", "cards")),
+    Suite("data", data.MUTANTS, _tests("prepare/data", "duplicates", "splitting", "private")),
+    Suite(
+        "private", private.MUTANTS, _tests("prepare/privacy", "noise", "loop", "accounting", "clipping", "tune_private")
+    ),
 )
 
 

@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant("lengths show what was answered", f"{_ANSWERS}:encoded", swap("-len(data) % _BLOCK", "0")),
     Mutant("others may read the key", f"{_SEALING}:_read", never("(problem := unsafe_mode(path))")),
     Mutant("anything is a key", f"{_SEALING}:_read", never("not _HEX.fullmatch(text)")),
-    Mutant("others may read the file", f"{_DATABASE}:AnswerFile.__init__", swap("384", "420")),
+    Mutant("others may read the file", "hybrid_llm.core.files:create_private", swap("384", "420")),
     Mutant(
         "what is removed stays in the file",
         f"{_DATABASE}:AnswerFile.clear",

@@ -13,7 +13,7 @@ MUTANTS = (
     Mutant(
         "a request is sent to a chat server without a clearance",
         f"{_OPENAI}.encode:payload",
-        swap("require_clearance(cleared, spec.location)", "cleared.request"),
+        swap("require_clearance(cleared, spec.location, seals=__)", "cleared.request"),
     ),
     Mutant(
         "a request is sent to a Messages server without a clearance",

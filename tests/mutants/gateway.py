@@ -17,11 +17,11 @@ MUTANTS = (
     Mutant("any key opens", f"{_G}.config:Keys.client", swap("hmac.compare_digest(known, digest)", "True")),
     Mutant(
         "who has no key is anybody",
-        f"{_GATEWAY}.admit",
+        f"{_GATEWAY}.client_of",
         swap("self._keys is None", "self._keys is None or 'authorization' not in headers"),
     ),
     Mutant("other machines need no keys", f"{_G}.config:open_keys", never("not config.is_local")),
-    Mutant("any name of a host is answered", f"{_GATEWAY}.check_site", drop("raise __")),
+    Mutant("any name of a host is answered", f"{_GATEWAY}.check_site", drop("raise Failure(403, 'wrong_host', __)")),
     Mutant("pages of any site are answered", f"{_GATEWAY}._check_origin", drop("raise __")),
     Mutant(
         "a key speaks for any tenant",

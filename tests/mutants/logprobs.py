@@ -36,7 +36,7 @@ MUTANTS = (
     Mutant(
         "a backend is asked for log-probabilities that it does not give",
         f"{_PIPELINE}:Pipeline._decide",
-        never("assessment.request.logprobs is not None"),
+        drop("signals = unable(self.fleet.lacking(assessment.request), signals)"),
     ),
     Mutant(
         "the cache takes requests with and without log-probabilities for the same",

@@ -107,8 +107,8 @@ MUTANTS = (
         "the MAC omits the tags",
         f"{_CLEARANCE}:_mac",
         swap(
-            "(location.value, purpose.value, str(len(tags)), *sorted(tags), *_texts(request))",
-            "(location.value, purpose.value, *_texts(request))",
+            "(location.value, purpose.value, form, str(len(tags)), *sorted(tags), *_texts(request))",
+            "(location.value, purpose.value, form, *_texts(request))",
         ),
     ),
     Mutant("the MAC omits the texts", f"{_CLEARANCE}:_texts", drop("yield from request.visible_text()")),
@@ -450,7 +450,10 @@ MUTANTS = (
     Mutant(
         "names of tags do not reach the device",
         f"{_GUARD}:PrivacyGuard.clear",
-        drop_operand("location is Location.CLOUD"),
+        swap(
+            "location is Location.CLOUD and not request.privacy <= assessment.shared",
+            "not request.privacy <= assessment.shared",
+        ),
     ),
     Mutant(
         "every tag shares its name",

@@ -11,20 +11,24 @@ MUTANTS = (
     Mutant(
         "a request is sent without a clearance",
         f"{_MESSAGES}:outgoing",
-        swap("require_clearance(cleared, Location.CLOUD)", "cleared.request"),
+        swap("require_clearance(cleared, Location.CLOUD, seals=seals)", "cleared.request"),
     ),
-    Mutant("the bytes are not checked", f"{_MESSAGES}:outgoing", drop("check_clearance(data, cleared.clearance)")),
+    Mutant(
+        "the bytes are not checked",
+        f"{_MESSAGES}:outgoing",
+        drop("check_clearance(data, cleared.clearance, model=model)"),
+    ),
     Mutant(
         "the bytes are not compared with the clearance",
         f"{_MESSAGES}:check_clearance",
-        drop("require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD)"),
+        drop("require_clearance(Cleared(request=sent, clearance=clearance), Location.CLOUD, seals=__)"),
     ),
     Mutant(
         "unknown fields are sent",
         f"{_MESSAGES}:check_clearance",
         swap(
-            ("request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString(deterministic=True) != data"),
-            "request_to_wire(sent, remaining=message.deadline_seconds).SerializeToString() == b''",
+            "again.SerializeToString(deterministic=True) != data",
+            "again.SerializeToString() == b''",
         ),
     ),
     Mutant(
@@ -51,7 +55,7 @@ MUTANTS = (
     ),
     Mutant(
         "the message omits the stop texts",
-        f"{_MESSAGES}:_sampling_to_wire",
+        f"{_MESSAGES}:sampling_to_wire",
         swap("asdict(sampling)", "asdict(sampling) | {'stop': ()}"),
     ),
     Mutant(

@@ -18,8 +18,8 @@ from hybrid_llm.core.errors import (
 from hybrid_llm.core.generation import Chunk, FinishReason, Usage
 from hybrid_llm.core.request import Location
 from hybrid_llm.core.savings import UNIT
-from hybrid_llm.router.spending.file import FileLedger
 from hybrid_llm.router.spending.ledger import LedgerBusy, LedgerError, MemoryLedger, Price
+from hybrid_llm.router.spending.stored import DatabaseLedger
 from tests.fakes import FakeBackend
 
 POLICY = """\
@@ -185,7 +185,7 @@ def test_a_ledger_that_cannot_be_read_leaves_priced_backends_out_and_says_why(ma
 
 
 def test_a_file_that_is_locked_for_a_moment_is_waited_for(make_client, cloud, tmp_path):
-    ledger = FileLedger(tmp_path / "s.db", "USD")
+    ledger = DatabaseLedger(tmp_path / "s.db", "USD")
     client = make_client(cloud, policy=POLICY, prices=PRICE, ledger=ledger)
     other = sqlite3.connect(tmp_path / "s.db", isolation_level=None, check_same_thread=False)
     stream = client.stream("hello", max_tokens=20)
@@ -233,7 +233,7 @@ class Costly:
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_many_tasks_at_once_do_not_pass_the_budget(make_client, tmp_path, kind):
-    ledger = MemoryLedger("USD") if kind == "memory" else FileLedger(tmp_path / "s.db", "USD")
+    ledger = MemoryLedger("USD") if kind == "memory" else DatabaseLedger(tmp_path / "s.db", "USD")
     backend = Costly(5)
     client = make_client(backend, policy=POLICY, prices=PRICE, ledger=ledger)
 

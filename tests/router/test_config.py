@@ -19,6 +19,7 @@ from hybrid_llm.backends.grpc import GrpcSpec
 from hybrid_llm.core.errors import ConfigError, InvalidRequest, PolicyError
 from hybrid_llm.core.limits import Defaults
 from hybrid_llm.core.request import GenerateOptions, Location
+from hybrid_llm.core.secret import Secret
 from hybrid_llm.policies.reader.plain import config_source
 from hybrid_llm.router.client import HybridLLM
 from hybrid_llm.router.config import config_schema, load_config, parse_config, read_config
@@ -78,9 +79,37 @@ def test_a_price_for_prompt_and_answer_and_the_ledger_are_read(tmp_path):
     config = parse_config(text, tmp_path / "hybrid.yaml")
     assert config.prices == {"edge": Price(input_per_1k=0.5, output_per_1k=1.5, currency="USD")}
     assert config.spend == tmp_path / "spend.db"
+    url = "postgresql://spend@db.example/spend"
+    assert parse_config(text.replace("spend.db", f"'{url}'"), tmp_path / "hybrid.yaml").spend == url
     ledger = config.open_ledger()
     assert ledger.balance("").total == 0
     ledger.close()
+
+
+DATABASES = {
+    "quotas": "gateway: {rights: rights.yaml, quotas: @}",
+    "spend": "spend: {file: @}",
+    "audit": "audit: {file: @, key: audit.key}",
+}
+
+
+def database_of(key, where, folder):
+    text = f"version: 1\nbackends: {{edge: {{kind: onnx}}}}\n{DATABASES[key].replace('@', where)}\n"
+    config = parse_config(text, folder / "hybrid.yaml")
+    return {"quotas": config.gateway.quotas, "spend": config.spend, "audit": config.audit and config.audit.file}[key]
+
+
+@pytest.mark.parametrize("key", DATABASES)
+def test_every_database_may_be_named_by_a_secret_and_no_error_has_its_password(tmp_path, key):
+    assert database_of(key, "{env: DATABASE_URL}", tmp_path) == Secret(env="DATABASE_URL")
+    assert database_of(key, "{file: secrets/url}", tmp_path) == Secret(file=tmp_path / "secrets/url")
+    url = "postgres://u:hunter2@h/d"
+    assert database_of(key, f'"{url}"', tmp_path) == url
+    for wrong in ("mysql://u:hunter2@h/d", "postgresql:/u:hunter2@h/d", "env:URL", "file:url"):
+        with pytest.raises(ConfigError) as caught:
+            database_of(key, f'"{wrong}"', tmp_path)
+        assert "hunter2" not in str(caught.value)
+        assert ("{env: NAME}" in str(caught.value)) == wrong.startswith(("env:", "file:"))
 
 
 def test_a_policy_in_another_currency_than_the_prices_is_rejected_at_the_start_and_nothing_stays_open(tmp_path):
@@ -343,6 +372,32 @@ def test_it_is_a_schema_of_the_draft_that_it_names():
 
 
 TLS = "tls: {ca: ca.pem, cert: app.pem, key: app.key}"
+
+
+def test_a_backend_is_sealed_to_the_keys_of_a_file_beside_the_configuration(tmp_path):
+    text = (
+        f"version: 1\nbackends:\n  c: {{kind: grpc, target: 'a:1', {TLS}, sealed: {{keys: sealing.pub}}}}\n"
+        "  o: {kind: openai, base_url: 'https://a.example/v1', model: m, sealed: {keys: other.pub}}\n"
+    )
+    cloud, other = parse_config(text, tmp_path / "hybrid.yaml").backends
+    assert cloud.sealed.keys == tmp_path / "sealing.pub"
+    assert other.sealing_keys == tmp_path / "other.pub"
+
+
+@pytest.mark.parametrize(
+    ("sealed", "message"),
+    [
+        ("{}", "nothing says which are accepted"),
+        ("true", "must be a mapping"),
+        ("{key: a}", "did you mean `keys`"),
+        ("{keys: [a]}", "expected a path"),
+    ],
+)
+def test_a_backend_that_is_sealed_to_any_key_is_refused(tmp_path, sealed, message):
+    text = f"version: 1\nbackends: {{c: {{kind: grpc, target: 'a:1', {TLS}, sealed: {sealed}}}}}\n"
+    with pytest.raises(ConfigError) as refused:
+        parse_config(text, tmp_path / "hybrid.yaml")
+    assert message in str(refused.value)
 
 
 def test_a_cloud_backend_may_have_several_nodes(tmp_path):

@@ -408,7 +408,7 @@ class Machine(RuleBasedStateMachine):
         "ab",
         (None, "None", "x"),
         ((), ("a",), ("a", "b")),
-        (Sampling(), Sampling(top_k=2)),
+        (Sampling(), Sampling(top_k=2), Sampling(presence_penalty=0.5), Sampling(frequency_penalty=0.5)),
     )
     REQUESTS = st.builds(
         lambda text, tenant, tags, sampling, tokens: request(

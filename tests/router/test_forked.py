@@ -29,7 +29,7 @@ loop = asyncio.new_event_loop()
 left = llm.astream("Count from 3 to 20.")
 loop.run_until_complete(anext(left))
 ARGUMENTS = {
-    "forget": ("s",), "signals": (), "spending": (), "parse_policy": ("",),
+    "forget": ("s",), "report_refusal": (None,), "signals": (), "spending": (), "parse_policy": ("",),
     "add_hook": (print,), "close": (), "aclose": (), "from_config": (sys.argv[1],),
     **dict.fromkeys(("decide", "adecide", "preview", "apreview", "generate", "agenerate", "stream"), ("Hi.",)),
     "astream": ("Hi.",),

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import random
 import sqlite3
 import threading
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm import HybridLLM
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.router.spending.file import FileLedger
+from hybrid_llm.core.request import Location
+from hybrid_llm.policies import builtin_policy
+from hybrid_llm.router.config import parse_config
+from hybrid_llm.router.signals import FixedSensors
 from hybrid_llm.router.spending.ledger import UNIT, Balance, LedgerBusy, LedgerError, MemoryLedger, Price, day_of
+from hybrid_llm.router.spending.stored import DatabaseLedger
+from tests.fakes import FakeBackend
+from tests.postgres import forget
 
 NOON = 1_795_608_000.0  # 2026-11-25 12:00 UTC
 DAY = 86_400.0
@@ -28,15 +37,17 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "postgres"])
 def make_ledger(request, tmp_path):
     made = []
+    where = tmp_path / "s.db"
+    if request.param == "postgres":
+        where = request.getfixturevalue("postgres_server").url
+        forget(where, "spend")
 
     def make(clock=None):
         clock = clock or Clock()
-        made.append(
-            MemoryLedger("USD", clock) if request.param == "memory" else FileLedger(tmp_path / "s.db", "USD", clock)
-        )
+        made.append(MemoryLedger("USD", clock) if request.param == "memory" else DatabaseLedger(where, "USD", clock))
         return made[-1]
 
     yield make
@@ -153,7 +164,7 @@ def test_threads_together_never_pass_the_budget_and_lose_no_booking(make_ledger)
 
 
 def _process(path: str, seed: int, budget: int, told) -> None:
-    ledger = FileLedger(Path(path), "USD", Clock())
+    ledger = DatabaseLedger(Path(path), "USD", Clock())
     told.put(_work(ledger, seed, budget, 60))
     ledger.close()
 
@@ -167,7 +178,7 @@ def test_processes_together_never_pass_the_budget_and_lose_no_booking(tmp_path):
     spent = sum(told.get(timeout=60) for _ in workers)
     for worker in workers:
         worker.join(30)
-    ledger = FileLedger(tmp_path / "s.db", "USD", Clock())
+    ledger = DatabaseLedger(tmp_path / "s.db", "USD", Clock())
     balance = ledger.balance("a")
     ledger.close()
     assert (balance.spent, balance.reserved) == (spent, 0)
@@ -175,17 +186,17 @@ def test_processes_together_never_pass_the_budget_and_lose_no_booking(tmp_path):
 
 
 def test_a_file_is_remembered_and_what_a_dead_process_reserved_stays_reserved(tmp_path):
-    first = FileLedger(tmp_path / "s.db", "USD", Clock())
+    first = DatabaseLedger(tmp_path / "s.db", "USD", Clock())
     first.settle(first.reserve("a", 100, None), 70)
     first.reserve("a", 200, None)
     first.close()
-    second = FileLedger(tmp_path / "s.db", "USD", Clock())
+    second = DatabaseLedger(tmp_path / "s.db", "USD", Clock())
     assert second.balance("a") == Balance(day="2026-11-25", spent=70, reserved=200)
     second.close()
 
 
 def test_another_currency_is_another_budget(tmp_path):
-    dollars, yuan = FileLedger(tmp_path / "s.db", "USD", Clock()), FileLedger(tmp_path / "s.db", "CNY", Clock())
+    dollars, yuan = DatabaseLedger(tmp_path / "s.db", "USD", Clock()), DatabaseLedger(tmp_path / "s.db", "CNY", Clock())
     dollars.reserve("a", 100, 100)
     assert yuan.reserve("a", 100, 100) is not None
     dollars.close()
@@ -193,7 +204,7 @@ def test_another_currency_is_another_budget(tmp_path):
 
 
 def test_a_ledger_that_another_process_holds_is_busy_at_once_and_works_again_after(tmp_path):
-    ledger = FileLedger(tmp_path / "s.db", "USD", Clock())
+    ledger = DatabaseLedger(tmp_path / "s.db", "USD", Clock())
     other = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(LedgerBusy, match="another process"):
@@ -205,8 +216,8 @@ def test_a_ledger_that_another_process_holds_is_busy_at_once_and_works_again_aft
 
 
 def test_a_full_disk_is_reported_and_nothing_is_booked(tmp_path):
-    ledger = FileLedger(tmp_path / "s.db", "USD", Clock())
-    ledger._db.execute("PRAGMA max_page_count = 2")  # SQLite's own simulation of a full disk
+    ledger = DatabaseLedger(tmp_path / "s.db", "USD", Clock())
+    ledger._database._db.execute("PRAGMA max_page_count = 2")  # SQLite's own simulation of a full disk
     number = 0
     with pytest.raises(LedgerError, match="full"):  # noqa: PT012  # which booking is the first too many is SQLite's business
         while number := number + 1:
@@ -222,16 +233,16 @@ def test_a_file_that_is_something_else_is_refused_and_not_touched(tmp_path):
     text = tmp_path / "notes.db"
     text.write_text("these are my notes " * 100)
     with pytest.raises(ConfigError, match=r"notes\.db"):
-        FileLedger(text)
+        DatabaseLedger(text)
     assert text.read_text().startswith("these are my notes")
     foreign = tmp_path / "foreign.db"
     with sqlite3.connect(foreign) as db:
         db.execute("CREATE TABLE mine (x)")
     db.close()
     with pytest.raises(ConfigError, match="not a spend ledger"):
-        FileLedger(foreign)
+        DatabaseLedger(foreign)
     with pytest.raises(ConfigError, match="cannot be opened"):
-        FileLedger(tmp_path / "no" / "such" / "folder.db")
+        DatabaseLedger(tmp_path / "no" / "such" / "folder.db")
 
 
 @given(st.floats(0, 1000), st.floats(0, 1000), st.integers(0, 10**7), st.integers(0, 10**7))
@@ -245,3 +256,86 @@ def test_a_day_is_that_of_utc():
     assert day_of(0.0) == "1970-01-01"
     assert day_of(NOON + 12 * 3600 - 1) == "2026-11-25"
     assert day_of(NOON + 12 * 3600) == "2026-11-26"
+
+
+class Distant(MemoryLedger):
+    """A ledger on another machine: notes in which threads it is called."""
+
+    is_remote = True
+
+    def __init__(self) -> None:
+        super().__init__("USD")
+        self.threads = set()
+        self.open = threading.Event()
+        self.open.set()
+
+    def balance(self, tenant):
+        self.threads.add(threading.current_thread())
+        return super().balance(tenant)
+
+    def reserve(self, tenant, amount, budget):
+        self.threads.add(threading.current_thread())
+        self.open.wait(10)
+        return super().reserve(tenant, amount, budget)
+
+    def settle(self, reservation, amount):
+        self.threads.add(threading.current_thread())
+        super().settle(reservation, amount)
+
+
+@contextmanager
+def distant_client(ledger):
+    prices = {"edge": Price(input_per_1k=0.5, output_per_1k=1.5, currency="USD")}
+    backends = [FakeBackend("edge", Location.EDGE, "hello")]
+    with HybridLLM(backends, builtin_policy("balanced"), sensors=FixedSensors(), prices=prices, ledger=ledger) as llm:
+        yield llm
+
+
+def test_a_ledger_on_another_machine_is_never_waited_for_in_an_event_loop():
+    async def ask(llm):
+        for _ in range(3):
+            await llm.agenerate("hello")
+
+    ledger = Distant()
+    with distant_client(ledger) as llm:
+        asyncio.run(ask(llm))
+        assert ledger.balance("").total > 0
+        ledger.threads.discard(threading.current_thread())
+        assert ledger.threads
+        asyncio.run(ask(llm))
+        assert threading.current_thread() not in ledger.threads
+        llm.generate("hello")
+        assert threading.current_thread() in ledger.threads, "without a loop there is nothing to keep free"
+
+
+def test_what_was_reserved_for_a_caller_that_has_left_is_released():
+    async def ask(llm, ledger):
+        task = asyncio.create_task(llm.agenerate("hello"))
+        while not ledger.threads:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        ledger.open.set()
+        while not ledger.entries() or MemoryLedger.balance(ledger, "").total:
+            await asyncio.sleep(0.01)
+
+    ledger = Distant()
+    ledger.open.clear()
+    with distant_client(ledger) as llm:
+        asyncio.run(asyncio.wait_for(ask(llm, ledger), 20))
+    assert ledger.balance("").total == 0
+
+
+def test_machines_share_a_budget_by_the_database_that_their_files_name(postgres_server, tmp_path):
+    forget(postgres_server.url, "spend")
+    price = "{input_per_1k: 1, output_per_1k: 1}"
+    text = f"version: 1\nbackends: {{edge: {{kind: onnx, price: {price}}}}}\nspend: {{file: '{postgres_server.url}'}}\n"
+    config = parse_config(text, tmp_path / "hybrid.yaml")
+    with ExitStack() as opened:
+        first, second = (opened.enter_context(closing(config.open_ledger())) for _ in range(2))
+        assert first.is_remote
+        assert first.reserve("acme", 60, budget=100) is not None
+        assert second.reserve("acme", 60, budget=100) is None
+        assert second.balance("acme").reserved == 60

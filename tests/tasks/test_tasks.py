@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -14,7 +14,7 @@ from hybrid_llm.core.errors import BackendUnavailable, InvalidRequest, NoEligibl
 from hybrid_llm.core.request import Location, Request
 from hybrid_llm.core.taskform import text_of
 from hybrid_llm.router.tasks.pieces import cut
-from tests.tasks.conftest import Writer
+from tests.tasks.conftest import POLICY, Writer
 from tests.tasks.tokens import answer_tokens
 
 LABELS = ["good", "bad"]
@@ -306,3 +306,18 @@ def test_one_deadline_holds_for_all_pieces(make):
 
     with pytest.raises(DeadlineExceeded):
         tasks.summarise(LONG, llm=make(edge(write)), deadline=0.12)
+
+
+def test_a_generator_in_the_place_of_an_encoder_says_so(make):
+    writer = edge(says("good", good=0.9, bad=0.1))
+    encoder = edge(says("sunny", sunny=0.9, rainy=0.1))
+    encoder.name = "weather"
+    encoder.capabilities = replace(encoder.capabilities, tasks={"classify": frozenset({"sunny", "rainy"})})
+    llm = make(writer, encoder, policy=POLICY.replace("[edge, cloud]", "[weather, edge]"))
+    known, unknown = (tasks.classify("A text.", labels, llm=llm) for labels in (["sunny", "rainy"], LABELS))
+    assert (known.backend, known.generation.notice) == ("weather", "")
+    assert unknown.backend == "edge"
+    assert unknown.generation.notice == (
+        "weather, which serves the task classify, was not asked: it does not know 2 of the 2 labels"
+    )
+    assert llm.generate("Hello").notice == ""

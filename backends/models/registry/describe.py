@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,10 +12,13 @@ from hybrid_llm.backends.models.registry.records import PIECE, About, FileRecord
 from hybrid_llm.backends.models.sources.source import Report, Reporter
 from hybrid_llm.backends.signing.statement import SIGNATURE
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 
 CARD: Final = "card.json"
 _DATA: Final = "data.json"
 """What a recipe writes of a model: licence, lineage, evaluations, and whether it may be published."""
+_WEIGHTS: Final = (".safetensors", ".onnx", ".gguf", ".tflite", ".bin", ".pt")
+"""How the names of files with weights end; a folder without one is no model."""
 RECORD: Final = "step.json"
 """What a step of a recipe writes of its result, with its metrics."""
 _TASKS: Final = {
@@ -33,11 +35,25 @@ def describe(folder: Path, name: str, report: Report) -> VersionManifest:
     Raises:
         ConfigError: it holds no model, a link, or a file that another system could not have.
     """
-    paths = dict(model_files(folder))
+    paths = require_model(folder)
     about = _about(folder, paths)
     progress = Reporter(report, "hashing", sum(path.stat().st_size for path in paths.values()))
     files = {relative: read_file(path, progress.add) for relative, path in paths.items()}
     return VersionManifest(name=name, files=files, about=about)
+
+
+def require_model(folder: Path) -> dict[str, Path]:
+    """The files of the model in *folder*, see `model_files`.
+
+    Raises:
+        ConfigError: it holds none, or data.
+    """
+    paths = dict(model_files(folder))
+    if any(path.endswith(_WEIGHTS) for path in paths):
+        return paths
+    what = "holds data, which is not published with models" if _DATA in paths else "holds no model"
+    text = f"{folder} {what}: none of its files ends with {', '.join(_WEIGHTS)}; name the folder of a model"
+    raise ConfigError(text, path=str(folder))
 
 
 def model_files(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -75,7 +91,7 @@ def _about(folder: Path, paths: Mapping[str, Path]) -> About:
     """What the files say: the card and the record of a recipe, the manifest of the device, and the configuration.
 
     Raises:
-        ConfigError: it is a data folder, or the recipe says that the model may not be published.
+        ConfigError: it holds no model, or the recipe says that the model may not be published.
     """
     card, step = _json(folder / CARD), _json(folder / RECORD)
     _require_publishable(folder, card, step)
@@ -125,6 +141,8 @@ def _kind(paths: Mapping[str, Path]) -> str:
         return "onnx"
     if "model.onnx" in paths:
         return "encoder"
+    if "model.tflite" in paths:
+        return "litert"
     if "adapter_config.json" in paths:
         return "adapter"
     return "huggingface" if "config.json" in paths else "folder"
@@ -150,7 +168,7 @@ def _json(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): mend the folder before it is published") from None
     if not isinstance(data, dict):

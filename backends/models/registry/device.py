@@ -22,8 +22,8 @@ from hybrid_llm.backends.models.registry.errors import NoSuchVersion
 from hybrid_llm.backends.models.registry.pull import Pulled, pull, remove_unfinished
 from hybrid_llm.backends.models.registry.registry import ModelRegistry, Version
 from hybrid_llm.backends.models.sources.source import Report
-from hybrid_llm.backends.models.space import disk_errors
-from hybrid_llm.backends.models.store import VERSIONS, use
+from hybrid_llm.backends.models.space import ELSEWHERE, disk_errors
+from hybrid_llm.backends.models.store import VERSIONS, generates, use
 from hybrid_llm.backends.signing.trust import Trust
 from hybrid_llm.core.errors import ConfigError
 
@@ -88,7 +88,7 @@ class DeviceModel:
             with locked(self.store.root / ".locks", self.name, waiting):
                 folder = self._root / version.short / _MODEL
                 have = [self._root / short / _MODEL for short in self.versions]
-                done = pull(registry, version, folder, trust=trust, have=have, report=report)
+                done = pull(registry, version, folder, trust=trust, have=have, elsewhere=ELSEWHERE, report=report)
                 read_manifest(folder)
                 self._record(registry, version)
         return done
@@ -119,7 +119,7 @@ class DeviceModel:
                 raise ConfigError(f"this system allows no links ({error.strerror}): pull with --into") from None
             new.replace(self.store.root / self.name)
             self._prune()
-        if not self.store.default and (self.folder(short) / "genai_config.json").is_file():
+        if not self.store.default and generates(self.folder(short)):
             use(self.store, self.name)
 
     @property

@@ -16,6 +16,7 @@ from hybrid_llm.backends.models.registry.records import About
 from hybrid_llm.backends.models.registry.registry import ModelRegistry
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.secret import Secret
 
 _VERSION: Final = 1
 """Of the tables: raised with each change of them."""
@@ -24,18 +25,19 @@ _KEYS: Final = ("registry", "name", "digest")
 
 
 class RegistryIndex:
-    """The index at *url*, such as `sqlite:///index.db` or `postgresql://HOST/DATABASE`; registries may share it.
+    """The index at *where*, such as `sqlite:///index.db` or `postgresql://HOST/DATABASE`; registries may share it.
 
     Raises:
         ConfigError: a library is missing, or the database cannot be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, where: str | Secret) -> None:
         try:
             import sqlalchemy
         except ImportError:
             raise ConfigError(f"an index needs sqlalchemy: {install_hint('registry')}") from None
         self._sql = sqlalchemy
+        url = where if isinstance(where, str) else where.read("the URL of the index")
         try:
             self._engine = sqlalchemy.create_engine(_with_driver(url))
         except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError):

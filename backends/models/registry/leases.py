@@ -18,6 +18,7 @@ from typing import Final
 
 from hybrid_llm.backends.models.registry.errors import RegistryError
 from hybrid_llm.backends.models.registry.storage import Storage, Stored
+from hybrid_llm.core.jsontext import parse_json
 
 LEASE_S: Final = 7 * 86_400.0
 """How long a lease counts: no publication takes longer."""
@@ -125,4 +126,4 @@ def _leased(storage: Storage, now: float) -> frozenset[str]:
 
 def _paths(storage: Storage, stored: Stored) -> list[str]:
     data = storage.read(stored.path)
-    return [] if data is None else [str(path) for path in json.loads(data)]
+    return [] if data is None else [str(path) for path in parse_json(data)]

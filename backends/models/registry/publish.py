@@ -52,16 +52,22 @@ def publish(
     data = manifest.encode()
     digest = digest_of(data)
     path = registry.manifest_path(name, digest)
+    version = Version(digest=digest, manifest=manifest)
     was_there, sent = registry.storage.stat(path) is not None, 0
-    if not was_there:
+    if was_there:
+        signed = _add(registry, version, signature)
+    else:
         blobs = [registry.blob_path(piece) for piece in manifest.pieces]
         with leased(registry.storage, [path, *blobs]) as lease:
             sent = _send(registry, folder, manifest, report)
+            signed = _add(registry, version, signature)  # first: nobody sees the version without it
             lease.require()
             was_there = not registry.storage.create(path, registry.sealing.seal(digest, data))
-    version = registry.version(name, digest)
-    signed = signature is not None and registry.add_signature(version, signature)
-    return Published(version=version, was_there=was_there, sent_bytes=sent, signed=signed)
+    return Published(version=registry.version(name, digest), was_there=was_there, sent_bytes=sent, signed=signed)
+
+
+def _add(registry: ModelRegistry, version: Version, signature: bytes | None) -> bool:
+    return signature is not None and registry.add_signature(version, signature)
 
 
 def _signature(folder: Path, manifest: VersionManifest) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from hybrid_llm.backends.models.locks import locked
 from hybrid_llm.backends.models.registry.describe import read_file
@@ -28,6 +29,7 @@ from hybrid_llm.core.errors import ConfigError, DecryptionFailed, SecurityError
 from hybrid_llm.core.files import replacing
 from hybrid_llm.core.threads import Pool
 
+T = TypeVar("T")
 _ATTEMPTS: Final = 5
 """Attempts in a row that bring nothing before a piece fails."""
 _PAUSE_S: Final = 0.3
@@ -51,6 +53,8 @@ def pull(
     *,
     trust: Trust | None = None,
     have: Iterable[Path] = (),
+    mend: bool = False,
+    elsewhere: str = "or choose another folder",
     report: Report = lambda step, share: None,  # noqa: ARG005
     waiting: Callable[[], None] = lambda: None,
 ) -> Pulled:
@@ -66,6 +70,8 @@ def pull(
         folder: Where to.
         trust: Whose signature it must have.
         have: folders with earlier versions, whose pieces are not fetched again.
+        mend: Whether a *folder* that holds something else is made this version; it must be the caller's own.
+        elsewhere: How to write to another disk, for messages.
         report: Called with the current step and its share.
         waiting: Called once if another process pulls into the same folder.
 
@@ -74,17 +80,22 @@ def pull(
         SecurityError: the registry holds other bytes than those of the version.
         RegistryError, NoSuchVersion: it cannot be fetched.
         NoSpace: the disk has no room.
-        ConfigError: *folder* is something else, or cannot be written.
+        ConfigError: *folder* is something else and not to be mended, or cannot be written.
     """
     folder = folder.absolute()
     signature = None if trust is None else verify_any(registry.signatures(version), _digests(version), trust, version)
-    with disk_errors(folder.parent, "or choose another folder"):
+    with disk_errors(folder.parent, elsewhere):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent, f".{folder.name}", waiting):
-            if folder.exists():
-                return _there(folder, version, trust, signature)
             part = folder.with_name(f".{folder.name}.{version.short}.part")
-            received = _fill(registry, version.manifest, part, have, report)
+            for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+                if left != part:  # of another version, whose pull was killed
+                    shutil.rmtree(left, ignore_errors=True)
+            if folder.exists():
+                if _holds(folder, version.manifest):
+                    return _there(folder, trust, signature)
+                _set_aside(folder, part, version, mend=mend)
+            received = _fill(registry, version.manifest, part, have, report, elsewhere)
             if signature is None and (found := registry.signatures(version)):
                 signature = found[0]
             if signature is not None:
@@ -98,21 +109,39 @@ def _digests(version: Version) -> Mapping[str, str]:
     return {name: file.sha256 for name, file in version.manifest.files.items()}
 
 
-def _there(folder: Path, version: Version, trust: Trust | None, signature: bytes | None) -> Pulled:
-    """The folder, if it holds this version; a signature that is accepted takes the place of the one it has."""
+def _holds(folder: Path, manifest: VersionManifest) -> bool:
+    """Whether *folder* has the files of a version and no other, besides a signature."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     found.pop(SIGNATURE, None)
-    expected = version.manifest.files
-    if found.keys() != expected.keys() or any(read_file(found[name]) != expected[name] for name in expected):
-        message = f"{folder} is there already and holds something else than {version}: choose another, or delete it"
-        raise ConfigError(message, path=str(folder))
+    expected = manifest.files
+    return found.keys() == expected.keys() and all(read_file(found[name]) == expected[name] for name in expected)
+
+
+def _there(folder: Path, trust: Trust | None, signature: bytes | None) -> Pulled:
+    """The folder, which holds the version; a signature that is accepted takes the place of the one it has."""
     if signature is not None and trust is not None:
         _write(folder / SIGNATURE, signature)
         verify_folder(folder, trust)
     return Pulled(folder=folder, was_there=True, received_bytes=0)
 
 
-def _fill(registry: ModelRegistry, manifest: VersionManifest, part: Path, have: Iterable[Path], report: Report) -> int:
+def _set_aside(folder: Path, part: Path, version: Version, *, mend: bool) -> None:
+    """Make *folder*, which holds something else, the beginning of *version*; ConfigError unless *mend* is set."""
+    if not mend:
+        message = f"{folder} is there already and holds something else than {version}: choose another, or delete it"
+        raise ConfigError(message, path=str(folder))
+    shutil.rmtree(part, ignore_errors=True)
+    folder.replace(part)
+
+
+def _fill(
+    registry: ModelRegistry,
+    manifest: VersionManifest,
+    part: Path,
+    have: Iterable[Path],
+    report: Report,
+    elsewhere: str,
+) -> int:
     """Make *part* a whole copy; returns the bytes that were received."""
     part.mkdir(exist_ok=True)
     for path in part.rglob("*"):
@@ -121,9 +150,10 @@ def _fill(registry: ModelRegistry, manifest: VersionManifest, part: Path, have: 
     local = _LocalPieces(manifest.pieces, [*have, part], report)
     missing = [one for one in pieces_of(manifest) if not local.holds(part / one[0], one[1], one[2])]
     left = sum(manifest.files[name].piece_bytes(number) for name, number, _ in missing)
-    require_space(part, left, f"pulling `{manifest.name}`")
+    require_space(part, left, f"pulling `{manifest.name}`", elsewhere)
     files = {name: _Target(part / name, file) for name, file in manifest.files.items()}
     progress = Reporter(report, "pulling", manifest.total_bytes, manifest.total_bytes - left)
+    progress.add(0)  # what is there already, before anything is fetched
 
     def bring(one: tuple[str, int, str]) -> int:
         name, number, piece = one
@@ -134,7 +164,7 @@ def _fill(registry: ModelRegistry, manifest: VersionManifest, part: Path, have: 
         progress.add(size)
         return received
 
-    received = _in_threads(bring, missing)
+    received = in_threads(bring, missing)
     for name, target in files.items():
         target.finish()
         if read_file(part / name).sha256 != manifest.files[name].sha256:
@@ -144,8 +174,8 @@ def _fill(registry: ModelRegistry, manifest: VersionManifest, part: Path, have: 
     return received
 
 
-def _in_threads(bring: Callable[[tuple[str, int, str]], int], missing: Sequence[tuple[str, int, str]]) -> int:
-    """Bring each piece; one that occurs twice is fetched twice at most. Python exits without waiting for them."""
+def in_threads(bring: Callable[[T], int], missing: Iterable[T]) -> int:
+    """Bring each piece, and return the sum of bytes. Python exits without waiting for them."""
     pool = Pool(WORKERS, "hybrid-llm-pull")
     try:
         return sum(work.result() for work in [pool.submit(partial(bring, one)) for one in missing])
@@ -209,7 +239,19 @@ class _LocalPieces:
 
 
 def _fetch(registry: ModelRegistry, piece: str, size: int) -> bytes:
-    """A piece from the storage: in one request, or after a cut in small ones, each tried again where it ends."""
+    """A piece from the storage."""
+    return registry.sealing.unseal(piece, fetch_stored(registry, piece, size))
+
+
+def fetch_stored(registry: ModelRegistry, piece: str, size: int) -> bytes:
+    """A piece of *size* bytes as the storage has it, encrypted where the registry is: nothing is checked.
+
+    It comes in one request, or after a cut in small ones, each tried again where it ends.
+
+    Raises:
+        RegistryError, NoSuchVersion: it cannot be fetched, or is gone.
+        DecryptionFailed: the storage has the beginning of it.
+    """
     path, total = registry.blob_path(piece), size + overhead(registry.sealing)
     data, failures, step = bytearray(), 0, total
     while len(data) < total:
@@ -224,7 +266,7 @@ def _fetch(registry: ModelRegistry, piece: str, size: int) -> bytes:
         if not got:
             raise _gone(registry, got)
         data, failures = data + got, 0
-    return registry.sealing.unseal(piece, bytes(data))
+    return bytes(data)
 
 
 def _gone(registry: ModelRegistry, got: bytes | None) -> Exception:

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import parse_json
 
 FORMAT: Final = 1
 PIECE: Final = 4 << 20
@@ -87,7 +88,7 @@ class VersionManifest:
         Raises:
             ValueError, KeyError, TypeError, AttributeError: it is something else.
         """
-        found: Any = json.loads(data)
+        found: Any = parse_json(data)
         if found["format"] != FORMAT:
             raise ValueError(f"it has format {found['format']}; this release reads {FORMAT}")
         about = {**found["about"], "metrics": {k: float(v) for k, v in found["about"]["metrics"].items()}}
@@ -122,7 +123,7 @@ class AliasEntry:
     @classmethod
     def decode(cls, data: bytes) -> AliasEntry:
         """Read what `encode` wrote; errors as those of `VersionManifest.decode`."""
-        found: Any = json.loads(data)
+        found: Any = parse_json(data)
         if found.pop("format") != FORMAT:
             raise ValueError("it has another format")
         check_digest(found["version"])

@@ -36,6 +36,7 @@ from hybrid_llm.backends.models.registry.records import (
 )
 from hybrid_llm.backends.models.registry.storage import Storage, Stored
 from hybrid_llm.core.errors import ConfigError, DecryptionFailed
+from hybrid_llm.core.jsontext import parse_json
 
 _ROOT: Final = "registry.json"
 _MANIFEST: Final = "manifest.json"
@@ -299,11 +300,13 @@ class ModelRegistry:
         return data
 
     def _no_version(self, name: str, which: str, versions: tuple[tuple[str, float], ...], *, several: bool) -> str:
-        if several or len(which) < _LEAST_DIGITS:
-            digits = f"at least {_LEAST_DIGITS} digits of a version"
-            return f"{which!r} is no alias of `{name}`, and not enough of a version: give {digits}, or more"
+        if several:
+            return f"several versions of `{name}` begin with {which!r}: give more digits"
         newest = ", ".join(digest[:SHORT] for digest, _ in versions[:3])
         aliases = ", ".join(self.aliases(name)) or "none"
+        if len(which) < _LEAST_DIGITS:
+            listed = f"give one of its aliases ({aliases}), or {_LEAST_DIGITS} digits of a version ({newest})"
+            return f"{which!r} is no alias of `{name}`, and too short for a version: {listed}"
         return f"`{name}` has no alias or version {which!r}; aliases: {aliases}; the newest versions: {newest}"
 
 
@@ -317,7 +320,7 @@ def _is_digest(alias: str) -> bool:
 
 def _check_root(data: bytes, check: str, url: str) -> None:
     try:
-        root = json.loads(data)
+        root = parse_json(data)
         form, key_check = root["format"], root["key_check"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(f"{url}/{_ROOT} is damaged") from None

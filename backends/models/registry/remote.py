@@ -13,9 +13,9 @@ from typing import Any, Final, Self, TypeVar
 
 from hybrid_llm.backends.models.registry.errors import RegistryError
 from hybrid_llm.backends.models.registry.storage import Stored, check_path
-from hybrid_llm.backends.models.sources.source import without_credentials
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.secret import without_credentials
 
 T = TypeVar("T")
 _TAKEN: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})

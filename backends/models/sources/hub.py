@@ -25,6 +25,7 @@ from hybrid_llm.backends.models.sources.source import (
 from hybrid_llm.backends.models.space import require_space
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.extras import install_hint
+from hybrid_llm.core.files import bytes_of
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -127,8 +128,7 @@ def _watched(folder: Path, total: int, report: Report) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(_POLL_S):
             with suppress(OSError):  # the other library renames its files
-                there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-                report("downloading", min(1.0, there / max(1, total)))
+                report("downloading", min(1.0, bytes_of(folder) / max(1, total)))
 
     watcher = threading.Thread(target=watch, name="hybrid-llm-download", daemon=True)
     watcher.start()

@@ -22,10 +22,10 @@ from hybrid_llm.backends.models.sources.source import (
     Wanted,
     check_sha256,
     digest,
-    without_credentials,
 )
 from hybrid_llm.backends.models.space import require_space
 from hybrid_llm.core.errors import ConfigError, SecurityError
+from hybrid_llm.core.secret import without_credentials
 
 _PINNED: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?==[0-9][A-Za-z0-9.+!_-]*")
 _PROGRESS: Final = re.compile(r"Progress (\d+) of (\d+)")

@@ -11,6 +11,7 @@ from typing import Final
 
 from hybrid_llm.backends.models.sources.source import BLOCK, Report, Reporter
 from hybrid_llm.backends.models.space import require_space
+from hybrid_llm.core.jsontext import read_json
 
 _ATTEMPTS: Final = 4
 """Attempts in a row that bring nothing before the download fails."""
@@ -94,7 +95,7 @@ def _attempt(part: Path, open_at: Open, report: Report) -> None:
 def _known(part: Path) -> Version | None:
     """The version that *part* is the beginning of; None if there is none or it had no tag."""
     try:
-        noted = json.loads(_note(part).read_text(encoding="utf-8"))
+        noted = read_json(_note(part))
         version = Version(tag=str(noted["tag"]), size=int(noted["size"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -14,7 +14,6 @@ from hybrid_llm.core.errors import HybridLLMError, SecurityError
 Report = Callable[[str, float], None]
 """Called with the current step, and the share of it that is done: 0 to 1."""
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_CREDENTIALS: Final = re.compile(r"://[^/@\s]*@")
 BLOCK: Final = 1 << 20
 _PARTS: Final = 200
 """Reports of one step: more are not seen."""
@@ -106,11 +105,6 @@ def digest_folder(folder: Path, report: Report) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{path.relative_to(folder).as_posix()} {digest(path, report)}" for path in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def without_credentials(text: str) -> str:
-    """*text* without user names and passwords of URLs."""
-    return _CREDENTIALS.sub("://", text)
 
 
 class Reporter:

@@ -1,4 +1,7 @@
-"""Attention of one step over the slots of the KV cache: each token attends to its own slot, within its layer's window.
+"""Attention of one step over the KV memory: each token attends to the blocks of its own text, within its window.
+
+Blocks that are adjacent in memory are read in place, by several sequences in one call if they are evenly spaced. Others
+are gathered.
 
 `packed_attention` is registered as an `AttentionInterface` of transformers. What a layer attends to is not read from
 its arguments: `layers.py` asks the model.
@@ -13,8 +16,9 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from hybrid_llm.backends.node.engine import KV_BLOCK
 from hybrid_llm.backends.node.engines.cache import KVCache
-from hybrid_llm.backends.node.engines.scheduler import Segment
+from hybrid_llm.backends.node.engines.sequence import Segment
 
 _PADDING = 64
 """Padding per row, in tokens, that costs as much as one more call of attention (measured: 10 to 17 us a call)."""
@@ -40,24 +44,58 @@ FULL = Window()
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """How rows *first* to *last* of a step attend.
+class Adjacent:
+    """Keys that are read in place: *length* rows of each of *count* texts, the first from *row*, each *stride* on."""
 
-    Decoding, one new token in each of the slots from *slot* on; reading a prompt, a chunk of it in *slot*. The keys are
-    those of the positions *begin* to *end*; without a *mask* all are seen, by a prompt up to each of its tokens.
+    row: int
+    stride: int
+    count: int
+    length: int
+
+    def of(self, stored: torch.Tensor) -> torch.Tensor:
+        """Of all *stored* rows, (rows, kv heads, head size), these: (count, length, kv heads, head size)."""
+        token, head, number = stored.stride()
+        size = (self.count, self.length, *stored.shape[1:])
+        return stored.as_strided(size, (self.stride * token, token, head, number), self.row * token)
+
+
+@dataclass(frozen=True, slots=True)
+class Scattered:
+    """Keys that are gathered: of several texts, the same number of *blocks* each, one text after the other.
+
+    *length* is that of each, in tokens.
+    """
+
+    blocks: torch.Tensor
+    count: int
+    length: int
+
+    def of(self, stored: torch.Tensor) -> torch.Tensor:
+        """Of all *stored* rows, (rows, kv heads, head size), these: (count, length, kv heads, head size)."""
+        gathered = stored.view(-1, KV_BLOCK, *stored.shape[1:]).index_select(0, self.blocks)
+        return gathered.view(self.count, self.length, *stored.shape[1:])
+
+
+Keys = Adjacent | Scattered
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How rows *first* to *last* of a step attend to *keys*.
+
+    Decoding, each row is the newest token of a text; reading a prompt, they are a chunk of it. Without a *mask* all
+    keys are seen, by a prompt up to each of its tokens.
     """
 
     first: int
     last: int
-    slot: int
-    begin: int
-    end: int
+    keys: Keys
     mask: torch.Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class StepRows:
-    """How the rows of one step attend to the slots, in the layers of one kind."""
+    """How the rows of one step attend, in the layers of one kind."""
 
     decodes: list[Rows]
     prompts: list[Rows]
@@ -69,7 +107,7 @@ class Plan:
 
     cache: KVCache
     rows: torch.Tensor
-    """For each row, where its key is stored: slot * capacity + position."""
+    """For each row, where its key is stored: block * KV_BLOCK + index in the block."""
     layers: Mapping[int, StepRows]
 
 
@@ -82,45 +120,68 @@ class Planner:
         self._device = device
 
     def plan(self, decoding: Sequence[Segment], reading: Sequence[Segment]) -> StepRows:
-        """The segments of one token come first, by slot."""
+        """The segments of one token come first, by the origin of their tables."""
         return StepRows(self._decodes(decoding), self._prompts(reading, len(decoding)))
 
     def _decodes(self, decoding: Sequence[Segment]) -> list[Rows]:
+        batches: list[_Batch] = []
+        for segment in decoding:
+            begin = self._window.first(segment.start)
+            if not batches or not batches[-1].take(segment, begin):
+                batches.append(_Batch(segment, begin))
         found: list[Rows] = []
         first = 0
-        for last in range(1, len(decoding) + 1):
-            if last == len(decoding) or not _fit_together(decoding[first : last + 1]):
-                found.append(self._decode_rows(first, decoding[first:last]))
-                first = last
+        for batch in batches:
+            last = first + len(batch.segments)
+            found.append(Rows(first, last, *self._batch_keys(batch)))
+            first = last
         return found
 
-    def _decode_rows(self, first: int, segments: Sequence[Segment]) -> Rows:
-        begins = [self._window.first(segment.start) for segment in segments]
-        ends = [segment.end for segment in segments]
-        begin, end = min(begins), max(ends)
-        mask = None
-        if min(ends) < end or max(begins) > begin:  # where all are equal no mask is needed, which is the fastest path
-            keys = torch.arange(begin, end, device=self._device)
-            hidden = keys >= self._column(ends)
-            if max(begins) > begin:
-                hidden |= keys < self._column(begins)
-            mask = self._mask(hidden)[:, None, None, :]
-        return Rows(first, first + len(segments), segments[0].slot, begin, end, mask)
+    def _batch_keys(self, batch: _Batch) -> tuple[Keys, torch.Tensor | None]:
+        keys, offsets = self._keys(batch.segments, batch.begins, batch.end)
+        seen = [
+            (begin - offset, segment.end - offset)
+            for segment, begin, offset in zip(batch.segments, batch.begins, offsets, strict=True)
+        ]
+        if all(each == (0, keys.length) for each in seen):  # no mask is needed, which is the fastest path
+            return keys, None
+        positions = torch.arange(keys.length, device=self._device)
+        hidden = positions >= self._column([end for _, end in seen])
+        if any(begin for begin, _ in seen):
+            hidden |= positions < self._column([begin for begin, _ in seen])
+        return keys, self._mask(hidden)[:, None, None, :]
+
+    def _keys(self, segments: Sequence[Segment], begins: Sequence[int], end: int) -> tuple[Keys, Sequence[int]]:
+        """Where to read what the texts have from *begins* to *end* at most, and which position of each is the first."""
+        if _adjacent(segments[0], begins[0]):
+            begin, origins = min(begins), [segment.table.origin for segment in segments]
+            stride = origins[1] - origins[0] if len(origins) > 1 else 0
+            keys = Adjacent(origins[0] * KV_BLOCK + begin, stride * KV_BLOCK, len(segments), end - begin)
+            return keys, [begin] * len(segments)
+        firsts = [begin // KV_BLOCK for begin in begins]
+        lasts = [(segment.end - 1) // KV_BLOCK for segment in segments]
+        count = 1 + max(last - first for first, last in zip(firsts, lasts, strict=True))
+        blocks: list[int] = []
+        for segment, first, last in zip(segments, firsts, lasts, strict=True):
+            own = segment.table.blocks[first : last + 1]
+            blocks += own + own[-1:] * (count - len(own))
+        where = torch.tensor(blocks, dtype=torch.long, device=self._device)
+        return Scattered(where, len(segments), count * KV_BLOCK), [first * KV_BLOCK for first in firsts]
 
     def _prompts(self, segments: Sequence[Segment], first: int) -> list[Rows]:
         found: list[Rows] = []
         for segment in segments:
             last = first + len(segment.ids)
             begins = self._window.firsts[segment.start : segment.end] or (0,)
-            begin = min(begins)
+            keys, (offset,) = self._keys([segment], [min(begins)], segment.end)
             mask = None  # causal from the first key on, as in a prompt's first chunk, needs no mask
-            if begin < max(segment.start, *begins):
-                keys = torch.arange(begin, segment.end, device=self._device)
-                hidden = keys > torch.arange(segment.start, segment.end, device=self._device)[:, None]
-                if max(begins) > begin:
-                    hidden |= keys < self._column(begins)
+            if offset < max(segment.start, *begins) or offset + keys.length > segment.end:
+                positions = torch.arange(offset, offset + keys.length, device=self._device)
+                hidden = positions > torch.arange(segment.start, segment.end, device=self._device)[:, None]
+                if max(begins) > offset:
+                    hidden |= positions < self._column(begins)
                 mask = self._mask(hidden)
-            found.append(Rows(first, last, segment.slot, begin, segment.end, mask))
+            found.append(Rows(first, last, keys, mask))
             first = last
         return found
 
@@ -131,12 +192,45 @@ class Planner:
         return torch.zeros(hidden.shape, dtype=self._dtype, device=self._device).masked_fill_(hidden, -torch.inf)
 
 
-def _fit_together(segments: Sequence[Segment]) -> bool:
-    """Whether one call of attention suits these rows: adjacent slots, and little padding."""
-    if segments[-1].slot - segments[0].slot != len(segments) - 1:
-        return False
-    lengths = [segment.end for segment in segments]
-    return max(lengths) * len(lengths) - sum(lengths) <= _PADDING * len(lengths)
+class _Batch:
+    """Decoding segments that attend in one call: little padding, and all gathered, or evenly spaced in memory."""
+
+    def __init__(self, segment: Segment, begin: int) -> None:
+        self.segments = [segment]
+        self.begins = [begin]
+        self.end = self._tokens = segment.end
+        self._adjacent = _adjacent(segment, begin)
+        self._begin, self._run, self._readable = begin, segment.table.run, segment.table.readable
+
+    def take(self, segment: Segment, begin: int) -> bool:
+        """Add *segment*, which attends to its text from *begin* on, if it fits."""
+        end, tokens, count = max(self.end, segment.end), self._tokens + segment.end, len(self.segments) + 1
+        if end * count - tokens > _PADDING * count or _adjacent(segment, begin) != self._adjacent:
+            return False
+        if self._adjacent and not (self._even(segment) and self._can_read(segment, begin, end)):
+            return False
+        self.segments.append(segment)
+        self.begins.append(begin)
+        self.end, self._tokens = end, tokens
+        return True
+
+    def _even(self, segment: Segment) -> bool:
+        """Whether *segment* is as far from the last one as those are from each other."""
+        *before, last = (each.table.origin for each in self.segments[-2:])
+        stride = segment.table.origin - last
+        return stride == last - before[0] if before else stride >= 0
+
+    def _can_read(self, segment: Segment, begin: int, end: int) -> bool:
+        """Whether each of the texts, *segment* too, may be read where the others are."""
+        self._begin = min(self._begin, begin)
+        self._run = max(self._run, segment.table.run)
+        self._readable = min(self._readable, segment.table.readable)
+        return self._run * KV_BLOCK <= self._begin and end <= self._readable * KV_BLOCK
+
+
+def _adjacent(segment: Segment, begin: int) -> bool:
+    """Whether what *segment* attends to, from the position *begin* on, is in one run of blocks."""
+    return begin >= segment.table.run * KV_BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +280,7 @@ def packed_attention(
     plan: Plan | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one layer over the slots, as an `AttentionInterface`; *plan* comes from `PackedRunner.forward`.
+    """Attention of one layer over the KV memory, as an `AttentionInterface`; *plan* comes from `PackedRunner.forward`.
 
     *query* has the shape (1, heads, rows, head size), *key* and *value* (1, kv heads, rows, head size). Returns the
     output, of shape (1, rows, heads, head size), and None for the weights.
@@ -209,17 +303,16 @@ def packed_attention(
 def _attend_decodes(
     rows: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, part: Rows, scores: Scores
 ) -> torch.Tensor:
-    """One new token in each of several slots, which form the batch."""
+    """The newest token of each of several texts, which form the batch."""
     # Query heads that share a kv head are passed as its query positions: grouped attention without copies of the keys.
     count = part.last - part.first
     heads, size = rows.shape[1:]
-    query = rows[part.first : part.last].reshape(count, keys.shape[2], heads // keys.shape[2], size)
-    seen = (slice(part.slot, part.slot + count), slice(part.begin, part.end))
+    query = rows[part.first : part.last].reshape(count, keys.shape[1], heads // keys.shape[1], size)
     mask = None if part.mask is None else part.mask.expand(-1, 1, query.shape[2], -1)
     output = scores.with_sinks(1, *query.shape[1:3], 1).attend(
-        query, keys[seen].transpose(1, 2), values[seen].transpose(1, 2), mask, causal=False
+        query, part.keys.of(keys).transpose(1, 2), part.keys.of(values).transpose(1, 2), mask, causal=False
     )
-    return output.reshape(count, heads, values.shape[3])
+    return output.reshape(count, heads, values.shape[2])
 
 
 def _attend_prompt(
@@ -227,12 +320,11 @@ def _attend_prompt(
 ) -> torch.Tensor:
     # The kv heads form the batch; `expand` shows the keys to each of their query heads without a copy.
     heads, size = rows.shape[1:]
-    groups = heads // keys.shape[2]
+    groups = heads // keys.shape[1]
     count = part.last - part.first
-    query = rows[part.first : part.last].transpose(0, 1).reshape(keys.shape[2], groups, count, size)
+    query = rows[part.first : part.last].transpose(0, 1).reshape(keys.shape[1], groups, count, size)
     key, value = (
-        stored[part.slot, part.begin : part.end].transpose(0, 1)[:, None].expand(-1, groups, -1, -1)
-        for stored in (keys, values)
+        part.keys.of(stored)[0].transpose(0, 1)[:, None].expand(-1, groups, -1, -1) for stored in (keys, values)
     )
     output = scores.with_sinks(*query.shape[:2], 1, 1).attend(query, key, value, part.mask, causal=part.mask is None)
-    return output.permute(2, 0, 1, 3).reshape(count, heads, values.shape[3])
+    return output.permute(2, 0, 1, 3).reshape(count, heads, values.shape[2])

@@ -7,7 +7,7 @@ token in a step of its own costs far more than one that joins a step of others, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 _HEAD_START: Final = 1e-6
@@ -33,6 +33,9 @@ class FairClock:
         self._served: dict[str, float] = {}
         self._weights: dict[str, float] = {}
 
+    def __contains__(self, client: object) -> bool:
+        return client in self._served
+
     def __getitem__(self, client: str) -> float:
         return self._served[client]
 
@@ -56,6 +59,55 @@ class FairClock:
     def charge(self, client: str, seconds: float) -> None:
         """Count *seconds* of the engine as served to *client*."""
         self._served[client] += seconds / self._weights[client]
+
+    def level(self, clients: Iterable[str], seconds: float) -> None:
+        """Count *seconds* of the engine as served to those of *clients* that were served least, until all are level."""
+        weights, level = 0.0, -math.inf
+        for client in sorted(clients, key=self._served.__getitem__):
+            if level <= self._served[client] and weights:
+                break
+            seconds += self._served[client] * self._weights[client]
+            weights += self._weights[client]
+            level = seconds / weights
+        for client in clients:
+            self._served[client] = max(self._served[client], level)
+
+
+def portions(clients: Collection[str], weight: Callable[[str], float], slots: int) -> dict[str, float]:
+    """The part of the *slots* that is due to each of the *clients* by its weight; they sum to *slots*."""
+    each = slots / sum(map(weight, clients))
+    return {client: each * weight(client) for client in clients}
+
+
+def divide(tokens: int, wanted: Mapping[str, int], weight: Callable[[str], float]) -> dict[str, int]:
+    """Divide *tokens* between clients by weight; what one does not want, the others get.
+
+    Parts are rounded up for the first of those that are to share what is left, and down for the last ones.
+    """
+    parts, sharing = {}, dict(wanted)
+    for client in sorted(wanted, key=lambda each: wanted[each] / weight(each)):
+        if wanted[client] * sum(map(weight, sharing)) > tokens * weight(client):
+            break
+        parts[client] = sharing.pop(client)
+        tokens -= parts[client]
+    weights = sum(map(weight, sharing))
+    for client in sharing:
+        parts[client] = min(sharing[client], math.ceil(tokens * weight(client) / weights))
+        tokens, weights = tokens - parts[client], weights - weight(client)
+    return parts
+
+
+def shares(requests: Mapping[str, int], weight: Callable[[str], float], slots: int) -> dict[str, float]:
+    """How many of its *requests* each client may bring into a step: as many, by weight, as any other client has.
+
+    Whoever has most counts like the next one, so that sending more changes no share. No share exceeds the whole slots
+    due to the client, or is below one; a client alone may bring all.
+    """
+    if len(requests) < 2:
+        return dict.fromkeys(requests, math.inf)
+    level = sorted(count / weight(client) for client, count in requests.items())[-2]
+    due = portions(requests, weight, slots)
+    return {client: max(1.0, min(level * weight(client), due[client] // 1)) for client in requests}
 
 
 class StepCosts:

@@ -14,14 +14,19 @@ import torch
 from hybrid_llm.backends.adapters import base_of, check_base, merge_adapter
 from hybrid_llm.backends.chat_files import file_error
 from hybrid_llm.backends.edge.runtime import usable_processors
-from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
+from hybrid_llm.backends.node.engine import KV_BLOCK, EngineConfig, EngineInfo
 from hybrid_llm.backends.node.engines import check_folder, read_json
 from hybrid_llm.backends.node.engines.attention import UnsupportedModel
-from hybrid_llm.backends.node.engines.capacity import bytes_per_token, check_memory, slot_tokens
+from hybrid_llm.backends.node.engines.blocks import BlockPool, Table
+from hybrid_llm.backends.node.engines.capacity import Capacity, bytes_per_token, capacity, check_memory
+from hybrid_llm.backends.node.engines.kernels import accelerate
 from hybrid_llm.backends.node.engines.loop import LoopEngine, Runner
+from hybrid_llm.backends.node.engines.lora import AdapterBank
+from hybrid_llm.backends.node.engines.lora_proof import read_adapters
 from hybrid_llm.backends.node.engines.proof import packed_runner
 from hybrid_llm.backends.node.engines.runners import SingleRunner
-from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment
+from hybrid_llm.backends.node.engines.scheduler import Scheduler
+from hybrid_llm.backends.node.engines.sequence import Segment
 from hybrid_llm.backends.schema import SchemaCompiler
 from hybrid_llm.core.errors import ConfigError
 
@@ -46,23 +51,36 @@ def load_engine(
     check_memory(config, dtype, device)
     progress("loading the weights")
     model = _load_model(config, dtype, device)
+    if config.adapters:
+        progress("loading the adapters")
+    adapters = read_adapters(model, config.adapters, config.model)
+    accelerate(model)
     _call_before_layers(model, on_layer)
     progress("checking the engine")
-    return _choose(config, model)
+    return _choose(config, model, adapters.beside(model))
 
 
 def _check_options(config: EngineConfig) -> None:
-    for name in ("max_slots", "prefill_budget"):
-        if getattr(config, name) < 1:
-            raise ConfigError(f"{name} must be 1 or more")
-    for name in ("threads", "kv_tokens", "max_waiting"):
-        if getattr(config, name) < 0:
-            raise ConfigError(f"{name} must be 0 or more")
+    if config.python is not None or config.options:
+        raise ConfigError(
+            f"the engine {config.engine} runs in the node's own Python and has no options of its own: leave out "
+            "--engine-python and --engine-option, or choose --engine vllm"
+        )
+    _check_numbers(config)
     for name, allowed in (("engine", ("auto", "packed", "one_by_one")), ("dtype", ("auto", "bf16", "fp32"))):
         if getattr(config, name) not in allowed:
             raise ConfigError(f"{name} is {getattr(config, name)!r}: use one of {', '.join(allowed)}")
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError("device is cuda, but torch finds no GPU: use the device `cpu`, or install torch for CUDA")
+
+
+def _check_numbers(config: EngineConfig) -> None:
+    for name in ("max_slots", "prefill_budget"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be 1 or more")
+    for name in ("threads", "kv_tokens", "context_window", "max_waiting"):
+        if getattr(config, name) < 0:
+            raise ConfigError(f"{name} must be 0 or more")
 
 
 def _load_model(config: EngineConfig, dtype: torch.dtype, device: torch.device) -> Any:
@@ -120,11 +138,11 @@ def _dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if stored == "bfloat16" else torch.float32
 
 
-def _choose(config: EngineConfig, model: Any) -> LoopEngine:
+def _choose(config: EngineConfig, model: Any, adapters: AdapterBank | None) -> LoopEngine:
     if config.engine == "one_by_one":
-        return _single_engine(config, model)
+        return _single_engine(config, model, adapters)
     try:
-        return _packed_engine(config, model)
+        return _packed_engine(config, model, adapters)
     except UnsupportedModel as error:
         if config.engine == "packed":
             raise ConfigError(
@@ -132,40 +150,40 @@ def _choose(config: EngineConfig, model: Any) -> LoopEngine:
                 path=str(config.model),
             ) from error
         _log.warning("requests are answered one at a time, since the packed engine cannot run this model: %s", error)
-    return _single_engine(config, model)
+    return _single_engine(config, model, adapters)
 
 
-def _single_engine(config: EngineConfig, model: Any) -> LoopEngine:
+def _single_engine(config: EngineConfig, model: Any, adapters: AdapterBank | None) -> LoopEngine:
     runner = SingleRunner(model)
+    runner.adapters = adapters
     try:
-        runner.forward([Segment(slot=0, start=0, ids=[0, 0], complete=True)])
-        runner.forward([Segment(slot=0, start=2, ids=[0], complete=True)])
+        runner.forward([Segment(table=Table(), start=0, ids=[0, 0], complete=True)])
+        runner.forward([Segment(table=Table(), start=2, ids=[0], complete=True)])
     except Exception as error:  # an unsupported architecture may fail in any way
         raise ConfigError(
             f"no engine here runs a {type(model).__name__} ({type(error).__name__}): use a decoder-only model",
             path=str(config.model),
         ) from error
-    window = slot_tokens(config, model, runner.bytes_per_token, slots=1)
-    info = _info(config, model, engine="one_by_one", slots=1, context_window=window)
-    return _engine(config, runner, info, prefill_budget=window)
-
-
-def _packed_engine(config: EngineConfig, model: Any) -> LoopEngine:
-    slots = config.max_slots
-    capacity = slot_tokens(config, model, bytes_per_token(model, model.dtype), slots=slots)
-    runner = packed_runner(model, slots=slots, capacity=capacity)
-    info = _info(config, model, engine="packed", slots=slots, context_window=capacity)
-    return _engine(config, runner, info, prefill_budget=config.prefill_budget)
-
-
-def _engine(config: EngineConfig, runner: Runner, info: EngineInfo, *, prefill_budget: int) -> LoopEngine:
-    scheduler = Scheduler(
-        slots=info.slots,
-        prefill_budget=prefill_budget,
-        max_waiting=config.max_waiting,
-        reuse=config.reuse_prefixes,
-        rewinds=runner.rewinds,
+    window = capacity(config, model, runner.bytes_per_token, slots=1).window
+    pool = BlockPool(1, window, reuse=config.reuse_prefixes, rewinds=runner.rewinds)
+    info = _info(config, model, engine="one_by_one", slots=1, memory=Capacity(window, window))
+    return _engine(
+        config, runner, info, Scheduler(pool, slots=1, prefill_budget=window, max_waiting=config.max_waiting)
     )
+
+
+def _packed_engine(config: EngineConfig, model: Any, adapters: AdapterBank | None) -> LoopEngine:
+    slots = config.max_slots
+    memory = capacity(config, model, bytes_per_token(model, model.dtype), slots=slots)
+    pool = BlockPool(memory.total // KV_BLOCK, slots=slots, reuse=config.reuse_prefixes)
+    runner = packed_runner(model, blocks=pool.blocks, window=memory.window)
+    runner.adapters = adapters
+    info = _info(config, model, engine="packed", slots=slots, memory=memory)
+    scheduler = Scheduler(pool, slots=slots, prefill_budget=config.prefill_budget, max_waiting=config.max_waiting)
+    return _engine(config, runner, info, scheduler)
+
+
+def _engine(config: EngineConfig, runner: Runner, info: EngineInfo, scheduler: Scheduler) -> LoopEngine:
     schemas = None
     if info.output_schema:
         read = partial(Path.read_text, config.model / "tokenizer.json", "utf-8")
@@ -173,16 +191,19 @@ def _engine(config: EngineConfig, runner: Runner, info: EngineInfo, *, prefill_b
     return LoopEngine(runner, info, scheduler, schemas=schemas)
 
 
-def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, context_window: int) -> EngineInfo:
+def _info(config: EngineConfig, model: Any, *, engine: str, slots: int, memory: Capacity) -> EngineInfo:
     return EngineInfo(
         engine=engine,
         model=config.model.resolve().name,
         architecture=type(model).__name__,
         vocab_size=model.get_input_embeddings().num_embeddings,
-        context_window=context_window,
+        context_window=memory.window,
+        kv_tokens=memory.total,
         slots=slots,
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         output_schema=(config.model / "tokenizer.json").is_file(),
         logprobs=True,
+        penalties=True,
+        adapters=tuple(config.adapters),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import compress
 
 import torch
@@ -21,11 +21,14 @@ from hybrid_llm.backends.node.engine import (
     FaultCode,
     objection,
 )
+from hybrid_llm.backends.node.engines.blocks import Table
+from hybrid_llm.backends.node.engines.composer import Planned
 from hybrid_llm.backends.node.engines.grammars import PendingGrammars
 from hybrid_llm.backends.node.engines.runners import PackedRunner, SingleRunner
 from hybrid_llm.backends.node.engines.sampler import Sampler, SchemaMatcher
-from hybrid_llm.backends.node.engines.scheduler import Scheduler, Segment, Sequence
+from hybrid_llm.backends.node.engines.scheduler import Scheduler
 from hybrid_llm.backends.node.engines.scoring import score
+from hybrid_llm.backends.node.engines.sequence import Segment, Sequence
 from hybrid_llm.backends.schema import SchemaCompiler, SchemaNotFollowed
 from hybrid_llm.core.generation import FinishReason
 
@@ -33,7 +36,6 @@ _log = logging.getLogger(__name__)
 _MAX_FAILED_STEPS = 8
 """Consecutive steps in which the device failed too, after which the engine exits and is restarted."""
 Runner = PackedRunner | SingleRunner
-Planned = tuple[Sequence, Segment]
 Drawn = tuple[Sequence, "int | EngineFault"]
 """A sequence with its next token, or with why there is none."""
 _UNCOMPUTED = EngineFault(code="internal", message="the model could not compute this request")
@@ -92,14 +94,14 @@ class LoopEngine:
             self._enqueue(request, None)
 
     def abort(self, request_id: str) -> None:
-        """Drop a request without further output; its slot is free at the next `step`. Unknown ids are ignored."""
+        """Drop a request without further output; its blocks are free at the next `step`. Unknown ids are ignored."""
         self._refused = [output for output in self._refused if output.request_id != request_id]
         if self._grammars is not None:
             self._grammars.drop(request_id)
         self._release(request_id)
 
     def step(self) -> list[EngineOutput]:
-        """Expire requests, fill the slots, compute one batch, and draw one token for each answer in it.
+        """Expire requests, admit the next ones, compute one batch, and draw one token for each answer in it.
 
         Raises:
             RuntimeError: the device failed in many consecutive steps, whatever it computed.
@@ -109,12 +111,12 @@ class LoopEngine:
         outputs, self._refused = self._refused, []
         for late in self._scheduler.expired(now):
             outputs.append(self._fail(late, "deadline", _LATE))
+        while (displaced := self._scheduler.grow()) is not None:
+            self._requeue(displaced)
         if (overdrawn := self._scheduler.overdrawn()) is not None:
-            self._clear_unless_finite(overdrawn)
-            self._scheduler.requeue(overdrawn)
-        for assigned in self._scheduler.admit(now):
-            if assigned.shared and assigned.source != assigned.slot:
-                self._runner.copy(assigned.source, assigned.slot, assigned.shared)
+            self._requeue(overdrawn)
+        for copy in self._scheduler.admit(now):
+            self._runner.copy(copy)
         if batch := self._scheduler.plan():
             drawn = self._attribute(self._timed(batch))
             outputs += [self._advance(sequence, token) for sequence, token in drawn]
@@ -122,16 +124,19 @@ class LoopEngine:
 
     def load(self) -> EngineLoad:
         """How busy the engine is; does no work."""
+        pool = self._scheduler.pool
         return EngineLoad(
             active=len(self._scheduler.running),
             waiting=len(self._scheduler.waiting),
             slots=self.info.slots,
-            kv_tokens_used=self._scheduler.reserved,
-            kv_tokens_total=self.info.slots * self.info.context_window,
+            kv_tokens_used=pool.held * pool.size,
+            kv_tokens_total=pool.blocks * pool.size,
+            running_adapters=_adapters(self._scheduler.running),
+            waiting_adapters=_adapters(self._scheduler.waiting),
         )
 
     def _release(self, request_id: str) -> None:
-        """Free the request's slot. Its tokens stay cached for others, unless they may not be finite.
+        """Free the request's blocks. Its tokens stay cached for others, unless they may not be finite.
 
         Logits vouch for the tokens that they were computed from; a prompt that was not read to its end has none.
         """
@@ -142,11 +147,32 @@ class LoopEngine:
 
     def _clear_unless_finite(self, sequence: Sequence) -> None:
         first, last = sequence.verified, sequence.cached
-        if first != last and not self._runner.intact(sequence.slot, first, last):
+        if first != last and self._runner.intact(sequence.table, first, last):
+            sequence.verified = last
+        elif first != last:
             self._clear(sequence)
 
+    def _verify(self, sequence: Sequence) -> None:
+        """Note that what it has computed is finite, and may be shared.
+
+        Finite logits vouch for that, but for an adapter that made a key infinite which no query attends to. There the
+        memory is read, a block at a time.
+        """
+        first, last = sequence.verified, sequence.cached
+        if sequence.request.adapter and self._runner.recycles:
+            size = self._scheduler.pool.size
+            if first // size == last // size or not self._runner.intact(sequence.table, first, last):
+                return
+        sequence.verified = last
+        self._scheduler.pool.publish(sequence.table, sequence.tokens, last)
+
+    def _requeue(self, sequence: Sequence) -> None:
+        self._clear_unless_finite(sequence)
+        self._scheduler.requeue(sequence)
+
     def _clear(self, sequence: Sequence) -> None:
-        self._runner.wipe(sequence.slot)
+        """Zero what it has computed that nobody shares."""
+        self._runner.wipe(sequence.table.blocks[sequence.table.published :])
         sequence.cached = sequence.verified = 0
 
     def _refuse(self, request: EngineRequest, code: FaultCode, message: str) -> None:
@@ -167,11 +193,22 @@ class LoopEngine:
                 self._enqueue(request, constraint)
 
     def _enqueue(self, request: EngineRequest, constraint: SchemaMatcher | None) -> None:
-        if constraint is not None and constraint.done:  # the partial answer to be continued is whole
+        ids, begun = request.prompt_ids, len(request.prompt_ids) - request.answered
+        sampler = Sampler(
+            request.sampling,
+            vocab_size=self.info.vocab_size,
+            prompt_ids=ids[:begun],
+            partial_ids=ids[begun - request.partial_tokens : begun],
+            constraint=constraint,
+        )
+        try:
+            sampler.replay(ids[begun:])
+        except SchemaNotFollowed:
+            self._refuse(request, "rejected", "the partial answer does not follow the output_schema")
+            return
+        if sampler.done:  # the partial answer to be continued is whole
             self._refused.append(EngineOutput(request_id=request.request_id, finish_reason=FinishReason.STOP))
             return
-        ids = request.prompt_ids
-        sampler = Sampler(request.sampling, vocab_size=self.info.vocab_size, prompt_ids=ids, constraint=constraint)
         self._scheduler.add(Sequence(request=request, sampler=sampler, submitted=time.monotonic(), tokens=list(ids)))
 
     def _timed(self, batch: list[Planned]) -> list[Drawn]:
@@ -207,7 +244,7 @@ class LoopEngine:
         likeliest = logits.max(-1)  # NaN wins every maximum, so a finite one proves that no logit is NaN
         tokens, finite = likeliest.indices.tolist(), likeliest.values.isfinite().tolist()
         for sequence in compress(complete, finite):
-            sequence.verified = sequence.cached
+            self._verify(sequence)
         drawn = [
             (sequence, self._token(sequence, logits[row], tokens[row]) if finite[row] else _NOT_FINITE)
             for row, sequence in enumerate(complete)
@@ -235,7 +272,7 @@ class LoopEngine:
         failed = [sequence for sequence, token in drawn if token in (_UNCOMPUTED, _NOT_FINITE)]
         for sequence in failed:
             self._clear(sequence)
-        if len(failed) < len(drawn) or not failed or self._computes(failed[0].slot):
+        if len(failed) < len(drawn) or not failed or self._computes(failed[0]):
             self._failed_steps = 0
             return drawn
         self._failed_steps += 1
@@ -245,15 +282,16 @@ class LoopEngine:
             )
         return [(sequence, _UNCOMPUTED) for sequence in failed]
 
-    def _computes(self, slot: int) -> bool:
-        """Whether the device computes a token of our own, in a *slot* that holds nothing and is left so."""
+    def _computes(self, sequence: Sequence) -> bool:
+        """Whether the device computes a token of our own, in the last block of *sequence*, which holds nothing now."""
+        table = Table(blocks=sequence.table.blocks[-1:])
         try:
-            logits = self._runner.forward([Segment(slot=slot, start=0, ids=[0], complete=True)])
+            logits = self._runner.forward([Segment(table=table, start=0, ids=[0], complete=True)])
             return bool(logits.max().isfinite())
         except Exception:  # noqa: BLE001 the answer, whatever it is
             return False
         finally:
-            self._runner.wipe(slot)
+            self._runner.wipe(table.blocks)
 
     def _advance(self, sequence: Sequence, token: int | EngineFault) -> EngineOutput:
         if isinstance(token, EngineFault):
@@ -275,6 +313,11 @@ class LoopEngine:
     def _fail(self, sequence: Sequence, code: FaultCode, message: str) -> EngineOutput:
         self._release(sequence.request.request_id)
         return _output(sequence, (), error=EngineFault(code=code, message=message))
+
+
+def _adapters(sequences: Mapping[str, Sequence]) -> tuple[str, ...]:
+    """The adapters of *sequences*, in the order of their names."""
+    return tuple(sorted({name for each in sequences.values() if (name := each.request.adapter)}))
 
 
 def _score(drawn: list[Drawn], logits: torch.Tensor) -> None:

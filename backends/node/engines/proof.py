@@ -13,30 +13,32 @@ from typing import Any
 
 import torch
 
+from hybrid_llm.backends.node.engine import KV_BLOCK
 from hybrid_llm.backends.node.engines.attention import UnsupportedModel, Window
+from hybrid_llm.backends.node.engines.blocks import Table
 from hybrid_llm.backends.node.engines.layers import read_layers, shortened_windows, windows_of
 from hybrid_llm.backends.node.engines.runners import PackedRunner
-from hybrid_llm.backends.node.engines.scheduler import Segment
+from hybrid_llm.backends.node.engines.sequence import Segment
 
-_LENGTHS = (11, 16)
+_LENGTHS = (16, 11)
 _CHUNKS = ((0, 3), (3, 8))
 """The parts of each text that are read as a prompt; the rest is read token by token."""
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """Relative difference of logits up to which two computations count as equal, by their rounding."""
 
 
-def packed_runner(model: Any, *, slots: int, capacity: int) -> PackedRunner:
-    """The runner of *model*, proved and active; otherwise the attention of *model* is what it was.
+def packed_runner(model: Any, *, blocks: int, window: int) -> PackedRunner:
+    """The runner of *model* for texts of *window* tokens, proved and active; otherwise its attention is what it was.
 
     Raises:
         UnsupportedModel: it would compute something else than the model, or cannot be proved not to.
     """
     original = model.config._attn_implementation
     try:
-        windows = windows_of(read_layers(model), capacity, model.device)
+        windows = windows_of(read_layers(model), window, model.device)
         with shortened_windows(model):
-            _check_logits(model, windows, slots=slots, capacity=capacity)
-        runner = PackedRunner(model, windows, slots=slots, capacity=capacity)
+            _check_logits(model, windows, blocks=blocks, longest=window)
+        runner = PackedRunner(model, windows, blocks=blocks)
         runner.activate()
     except Exception as error:  # an unsupported architecture may fail in any way
         model.set_attn_implementation(original)
@@ -46,18 +48,18 @@ def packed_runner(model: Any, *, slots: int, capacity: int) -> PackedRunner:
     return runner
 
 
-def _check_logits(model: Any, windows: Mapping[int, Window], *, slots: int, capacity: int) -> None:
-    short = windows_of(read_layers(model), capacity, model.device)
+def _check_logits(model: Any, windows: Mapping[int, Window], *, blocks: int, longest: int) -> None:
+    short = windows_of(read_layers(model), longest, model.device)
     last = max(_LENGTHS) - 1
     if any(window.firsts and not short[layer].first(last) for layer, window in windows.items()):
         raise UnsupportedModel("its window cannot be shortened for the check")
     random = torch.Generator().manual_seed(0)
     vocabulary = model.config.get_text_config().vocab_size
-    texts = [torch.randint(vocabulary, (length,), generator=random).tolist() for length in _LENGTHS[:slots]]
+    texts = [torch.randint(vocabulary, (length,), generator=random).tolist() for length in _LENGTHS]
     expected = [_own_logits(model, text) for text in texts]
-    runner = PackedRunner(model, short, slots=slots, capacity=capacity)
+    runner = PackedRunner(model, short, blocks=blocks)
     runner.activate()
-    for text, theirs, ours in zip(texts, expected, _packed_logits(runner, texts, capacity), strict=True):
+    for text, theirs, ours in zip(texts, expected, _packed_logits(runner, texts, longest), strict=True):
         difference = float((ours - theirs[-len(ours) :]).norm() / theirs[-len(ours) :].norm())
         if not difference <= _TOLERANCE.get(model.dtype, 5e-2):
             raise UnsupportedModel(f"its logits for {len(text)} tokens differ by {difference:.1e} from the model's own")
@@ -69,21 +71,23 @@ def _own_logits(model: Any, text: list[int]) -> torch.Tensor:
     return logits
 
 
-def _packed_logits(runner: PackedRunner, texts: list[list[int]], capacity: int) -> list[torch.Tensor]:
+def _packed_logits(runner: PackedRunner, texts: list[list[int]], longest: int) -> list[torch.Tensor]:
     """The logits of each text after its last chunk."""
-    far = Segment(slot=0, start=capacity - 1, ids=[0], complete=False)
+    far = Segment(table=Table(blocks=range(-(-longest // KV_BLOCK))), start=longest - 1, ids=[0], complete=False)
+    tables = [Table(blocks=(block,)) for block in range(len(texts))]
     for begin, end in _CHUNKS:
         chunks = [
-            Segment(slot=slot, start=begin, ids=text[begin:end], complete=False) for slot, text in enumerate(texts)
+            Segment(table=table, start=begin, ids=text[begin:end], complete=False)
+            for table, text in zip(tables, texts, strict=True)
         ]
         runner.forward([far, *chunks])
     found: list[list[torch.Tensor]] = [[] for _ in texts]
     for position in range(_CHUNKS[-1][1], max(map(len, texts))):
         steps = {
-            slot: Segment(slot=slot, start=position, ids=text[position : position + 1], complete=True)
-            for slot, text in enumerate(texts)
+            index: Segment(table=tables[index], start=position, ids=text[position : position + 1], complete=True)
+            for index, text in enumerate(texts)
             if position < len(text)
         }
-        for slot, logits in zip(steps, runner.forward([*steps.values(), far]).float(), strict=True):
-            found[slot].append(logits)
+        for index, logits in zip(steps, runner.forward([*steps.values(), far]).float(), strict=True):
+            found[index].append(logits)
     return [torch.stack(logits) for logits in found]

@@ -1,14 +1,14 @@
-"""Compute the segments of a step: packed in one forward pass over all slots, or one request at a time.
+"""Compute the segments of a step: packed in one forward pass, or one request at a time.
 
 The packed runner concatenates the newest token of each answer and chunks of prompts into one sequence. The model is
-transformers' own, with our attention registered through `AttentionInterface`: it stores keys and values by slot, and
-each token attends to its own slot. The single runner uses the model's own cache, for all other architectures.
+transformers' own, with our attention registered through `AttentionInterface`: it stores keys and values in blocks, and
+each token attends to those of its own text. The single runner uses the model's own cache, for all other architectures.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from inspect import signature
 from itertools import takewhile
 from typing import Any
@@ -16,25 +16,32 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicLayer
 
+from hybrid_llm.backends.node.engine import KV_BLOCK
 from hybrid_llm.backends.node.engines.attention import Plan, Planner, UnsupportedModel, Window, packed_attention
+from hybrid_llm.backends.node.engines.blocks import Copy, Table
 from hybrid_llm.backends.node.engines.cache import KVCache
-from hybrid_llm.backends.node.engines.scheduler import Segment
+from hybrid_llm.backends.node.engines.lora import AdapterBank
+from hybrid_llm.backends.node.engines.sequence import Segment
 
 _ATTENTION = "hybrid_llm_packed"
 
 
 class PackedRunner:
-    """Computes segments of many slots in one forward pass, and holds their KV cache.
+    """Computes segments of many texts in one forward pass, and holds their KV cache of *blocks*.
 
     *windows* has what each layer of *model* attends to, by its index; equal ones are one object. `activate` it before.
     """
 
     rewinds = True
+    recycles = True
+    """Whether a request gets memory in which another's keys may still be."""
+    adapters: AdapterBank | None = None
+    """The LoRA adapters beside the model."""
 
-    def __init__(self, model: Any, windows: Mapping[int, Window], *, slots: int, capacity: int) -> None:
+    def __init__(self, model: Any, windows: Mapping[int, Window], *, blocks: int) -> None:
         self._model = model
         self._device: torch.device = model.device
-        self._cache = KVCache(slots=slots, capacity=capacity, dtype=model.dtype, device=model.device)
+        self._cache = KVCache(blocks=blocks, dtype=model.dtype, device=model.device)
         self._kinds = {layer: id(window) for layer, window in windows.items()}
         self._planners = {
             id(window): Planner(window, dtype=model.dtype, device=model.device) for window in windows.values()
@@ -48,43 +55,50 @@ class PackedRunner:
         self._model.set_attn_implementation(_ATTENTION)
 
     def forward(self, segments: Sequence[Segment]) -> torch.Tensor:
-        """Logits of shape (complete segments, vocab), in order. Segments of one token must come first, by slot."""
+        """Logits of shape (complete segments, vocab), in order. Segments of one token come first, by origin."""
         positions = [position for segment in segments for position in range(segment.start, segment.end)]
         ids = [token for segment in segments for token in segment.ids]
+        if self.adapters is not None:
+            rows = [(segment.adapter, len(segment.ids)) for segment in segments]
+            self.adapters.select(rows, [(segment.adapter, 1) for segment in segments if segment.complete])
         with torch.inference_mode():
             output = self._model(
                 input_ids=self._tensor([ids]),
                 position_ids=self._tensor([positions]),
                 use_cache=False,
                 logits_to_keep=self._tensor(_last_rows(segments)),
-                plan=self._plan(segments, positions),
+                plan=self._plan(segments),
             )
         logits: torch.Tensor = output.logits[0]
         return logits
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Copy the first *length* tokens of slot *source* to slot *target*."""
-        self._cache.copy(source, target, length)
+    def copy(self, copy: Copy) -> None:
+        """Copy the first tokens of one block to another."""
+        self._cache.copy(copy)
 
-    def intact(self, slot: int, first: int, last: int) -> bool:
-        """Whether all keys and values of the tokens *first* to *last* of *slot* are finite."""
-        return self._cache.intact(slot, first, last)
+    def intact(self, table: Table, first: int, last: int) -> bool:
+        """Whether all keys and values of the tokens *first* to *last* of a text are finite."""
+        return self._cache.intact(self._tensor(_stored_at(table, first, last)))
 
-    def wipe(self, slot: int) -> None:
-        """Zero a slot."""
-        self._cache.wipe(slot)
+    def wipe(self, blocks: Sequence[int]) -> None:
+        """Zero *blocks*."""
+        self._cache.wipe(blocks)
 
-    def _plan(self, segments: Sequence[Segment], positions: Sequence[int]) -> Plan:
-        slots = [segment.slot for segment in segments for _ in segment.ids]
-        rows = [slot * self._cache.capacity + position for slot, position in zip(slots, positions, strict=True)]
+    def _plan(self, segments: Sequence[Segment]) -> Plan:
+        rows = [row for segment in segments for row in _stored_at(segment.table, segment.start, segment.end)]
         decoding = list(takewhile(lambda segment: len(segment.ids) == 1, segments))
         reading = segments[len(decoding) :]
         kinds = {kind: planner.plan(decoding, reading) for kind, planner in self._planners.items()}
         layers = {layer: kinds[kind] for layer, kind in self._kinds.items()}
         return Plan(cache=self._cache, rows=self._tensor(rows), layers=layers)
 
-    def _tensor(self, values: list[Any]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self._device)
+    def _tensor(self, values: Iterable[Any]) -> torch.Tensor:
+        return torch.tensor(list(values), dtype=torch.long, device=self._device)
+
+
+def _stored_at(table: Table, first: int, last: int) -> Iterator[int]:
+    """Where the tokens *first* to *last* of a text are stored."""
+    return (table.blocks[position // KV_BLOCK] * KV_BLOCK + position % KV_BLOCK for position in range(first, last))
 
 
 def _last_rows(segments: Sequence[Segment]) -> list[int]:
@@ -99,7 +113,11 @@ def _last_rows(segments: Sequence[Segment]) -> list[int]:
 
 
 class SingleRunner:
-    """Computes the segments of the only slot, whole prompts at once, with the model's own cache."""
+    """Computes the segments of one text at a time, whole prompts at once, with the model's own cache."""
+
+    recycles = False
+    adapters: AdapterBank | None = None
+    """The LoRA adapters beside the model."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -117,6 +135,8 @@ class SingleRunner:
         if (known_length > self._border) != (segment.end > self._border):
             start = 0  # the keys were rotated for the other lengths
         self._rewind(start)
+        if self.adapters is not None:
+            self.adapters.select([(segment.adapter, len(self._ids) - start)], [(segment.adapter, 1)])
         with torch.inference_mode():
             ids = torch.tensor([self._ids[start:]], dtype=torch.long, device=self._model.device)
             known = {self._name: self._cache}
@@ -140,18 +160,18 @@ class SingleRunner:
         size = sum(each.nbytes for each in stored if isinstance(each, torch.Tensor))
         return int(size) // max(1, len(self._ids))
 
-    def wipe(self, slot: int) -> None:
+    def wipe(self, blocks: Sequence[int]) -> None:
         """Drop the cache."""
-        del slot
+        del blocks
         self._cache, self._ids = None, []
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Never called: there is one slot."""
+    def copy(self, copy: Copy) -> None:
+        """Never called: the whole cache is one block."""
         raise NotImplementedError
 
-    def intact(self, slot: int, first: int, last: int) -> bool:
+    def intact(self, table: Table, first: int, last: int) -> bool:
         """False: the model's cache cannot be inspected."""
-        del slot, first, last
+        del table, first, last
         return False
 
     def _rewind(self, length: int) -> None:

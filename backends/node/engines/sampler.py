@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hybrid_llm.backends.penalties import AnswerPenalty
 from hybrid_llm.backends.schema import SchemaNotFollowed
 from hybrid_llm.core.request import Sampling
 
@@ -32,6 +33,11 @@ class SchemaMatcher:
         """Whether the answer is complete, and nothing may follow."""
         return bool(self._matcher.is_stopped())
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was advanced by a token that it does not allow."""
+        return bool(self._matcher.is_error())
+
     def masked(self, logits: torch.Tensor) -> torch.Tensor:
         """*logits* with minus infinity for tokens that would violate the schema.
 
@@ -53,29 +59,40 @@ class SchemaMatcher:
 class Sampler:
     """The sampling settings of one request and their state: a random generator, the tokens seen, a grammar.
 
-    The order is that of transformers: penalty, grammar, temperature, top-k, top-p, min-p, draw. Each draw uses one
-    uniform number, so the n-th token depends on the logits and the seed alone.
+    The order is that of transformers: penalties, grammar, temperature, top-k, top-p, min-p, draw. The penalties come in
+    vLLM's order: repetition, then frequency and presence. Each draw uses one uniform number, so the n-th token depends
+    on the logits and the seed alone.
     """
 
     def __init__(
-        self, sampling: Sampling, *, vocab_size: int, prompt_ids: Iterable[int], constraint: SchemaMatcher | None = None
+        self,
+        sampling: Sampling,
+        *,
+        vocab_size: int,
+        prompt_ids: Iterable[int],
+        partial_ids: Iterable[int] = (),
+        constraint: SchemaMatcher | None = None,
     ) -> None:
+        """*prompt_ids*: all that the model reads; *partial_ids*: those of them that are a partial answer."""
         self._sampling = sampling
         self._constraint = constraint
         self._seen: torch.Tensor | None = None
         if sampling.repetition_penalty != 1.0:
             self._seen = torch.zeros(vocab_size, dtype=torch.bool)
             self._seen[list(prompt_ids)] = True
+        self._answer: AnswerPenalty[torch.Tensor] | None = None
+        if sampling.penalises_answer:
+            self._answer = AnswerPenalty(sampling, torch.zeros(vocab_size), partial_ids)
         self._random = torch.Generator()
-        if sampling.temperature > 0 and sampling.seed is not None:
+        if not sampling.is_greedy and sampling.seed is not None:
             self._random.manual_seed(sampling.seed % 2**63)
-        elif sampling.temperature > 0:
+        elif not sampling.is_greedy:
             self._random.seed()
 
     @property
     def plain(self) -> bool:
         """Whether the next token is the likeliest, without any processing of the logits."""
-        return self._sampling.temperature == 0 and self._seen is None and self._constraint is None
+        return self._sampling.is_greedy and not (self._seen is not None or self._answer or self._constraint)
 
     @property
     def done(self) -> bool:
@@ -87,7 +104,7 @@ class Sampler:
         logits = self._penalised(logits)
         if self._constraint is not None:
             logits = self._constraint.masked(logits)
-        if self._sampling.temperature == 0:
+        if self._sampling.is_greedy:
             return int(logits.argmax())
         return self._draw(self._probabilities(logits))
 
@@ -95,14 +112,29 @@ class Sampler:
         """Append *token* to the answer."""
         if self._seen is not None:
             self._seen[token] = True
+        if self._answer is not None:
+            self._answer.add(token)
         if self._constraint is not None:
             self._constraint.accept(token)
 
+    def replay(self, tokens: Iterable[int]) -> None:
+        """Append *tokens* that another engine drew with the same settings: the next draw is the one after theirs.
+
+        Raises:
+            SchemaNotFollowed: the grammar does not allow them.
+        """
+        for token in tokens:
+            if not self._sampling.is_greedy:
+                torch.rand(1, generator=self._random, dtype=torch.float64)
+            self.accept(token)
+        if self._constraint is not None and self._constraint.failed:
+            raise SchemaNotFollowed
+
     def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
-        if self._seen is None:
-            return logits
-        penalty = self._sampling.repetition_penalty
-        return torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        if self._seen is not None:
+            penalty = self._sampling.repetition_penalty
+            logits = torch.where(self._seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        return logits if self._answer is None else logits - self._answer.deductions
 
     def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Unnormalised probabilities; 0 for tokens that top-k, top-p or min-p exclude."""

@@ -1,4 +1,4 @@
-"""The recipe of the two demonstration models: tokenizer, tasks, training, evaluation and export.
+"""Generates the conversations of the demonstration models; `demonstration.yaml` makes the models of them.
 
 It is not part of the library: nothing in ``hybrid_llm`` imports it.
 """

@@ -80,6 +80,8 @@ def _summary(policy: Policy) -> str:
 def _declared(policy: Policy) -> Iterator[str]:
     """What becomes of a request for which an app declares a tag with pseudonyms."""
     for tag, rule in policy.tags.items():
+        if rule.sealed:
+            yield f"{tag}: goes to the cloud only through backends that are `sealed`"
         models = ", ".join(sorted(set(rule.detect) - KNOWN_DETECTORS))
         if rule.pseudonymise and rule.accept_undetected_names:
             yield f"{tag}: goes to the cloud although names may be left in it (accept_undetected_names)"

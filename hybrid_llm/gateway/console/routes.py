@@ -87,6 +87,7 @@ class Console:
             if (found := self.files.get(name)) is None:
                 raise Failure(404, "unknown_url", "the console has no such file")
         except Failure as failure:
+            told(failure, name)
             return JSONResponse(failure.as_openai(), failure.status, {**failure.headers, **SECURITY})
         return found.response(request)
 

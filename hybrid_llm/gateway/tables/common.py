@@ -7,8 +7,9 @@ from typing import Final
 
 from hybrid_llm.core.limits import MAX_TOKENS, SAMPLING, STOP_CHARACTERS, STOP_TEXTS
 from hybrid_llm.gateway.extensions import NAMES
-from hybrid_llm.gateway.parameters import Parameter, ignored, supported
-from hybrid_llm.gateway.shapes import ANYTHING, FLAG, NAME, OBJECT, TEXT, Schema, any_of, list_of, number, record
+from hybrid_llm.gateway.parameters import Parameter, ignored, refused, supported
+from hybrid_llm.gateway.shapes import ANYTHING, FLAG, NAME, OBJECT, TEXT, Schema, any_of, list_of, number, record, words
+from hybrid_llm.gateway.tiers import TIERS
 
 _STOP: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": STOP_CHARACTERS}
 STOPS: Final = list_of(_STOP, maxItems=STOP_TEXTS)
@@ -19,6 +20,10 @@ TOP_K: Final = supported(_RANGES["top_k"])
 SAMPLING_OF_VLLM: Final[Mapping[str, Parameter]] = {
     name: supported(_RANGES[name], "as in vLLM's API; OpenAI's has none")
     for name in ("top_k", "min_p", "repetition_penalty")
+}
+PENALTIES: Final[Mapping[str, Parameter]] = {
+    name: supported(_RANGES[name], "counts tokens of the answer alone")
+    for name in ("presence_penalty", "frequency_penalty")
 }
 SEED: Final = supported(_RANGES["seed"])
 STOP: Final = supported(any_of(_STOP, STOPS))
@@ -31,6 +36,12 @@ PROMPT_CACHE_KEY: Final = supported(TEXT, "names the session, where nothing else
 HYBRID: Final = supported(
     {"type": "object", "properties": dict.fromkeys(NAMES, ANYTHING), "additionalProperties": False},
     "ours: see the page of the gateway",
+)
+SERVICE_TIER: Final = supported(
+    words(*TIERS), "`flex` and `priority` where nodes have rights files; the answer names the tier that it had"
+)
+PRIORITY_OF_VLLM: Final = refused(
+    0, about="vLLM's, where lower is earlier: use `service_tier`, or `hybrid: {priority: N}`, where higher is more"
 )
 NO_BACKEND: Final = "not offered to the model, with a warning: no backend has it"
 CACHES: Final = {"prompt_cache_options": ignored(), "prompt_cache_retention": ignored()}

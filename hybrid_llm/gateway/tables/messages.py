@@ -60,7 +60,7 @@ _TOOL: Final = record({"name": NAME, "input_schema": OBJECT}, description=TEXT, 
 _PARALLEL: Final = record(disable_parallel_tool_use=FLAG)
 _NAMED: Final = record({"name": NAME}, disable_parallel_tool_use=FLAG)
 _HINTS: Final = (
-    *("cache_control", "service_tier", "inference_geo", "speed", "user_profile_id", "workspace_id"),
+    *("cache_control", "inference_geo", "speed", "user_profile_id", "workspace_id"),
     *("diagnostics", "context_management", "betas", "billing_policy", "compaction", "fallbacks"),
 )
 MESSAGES: Final = Table(
@@ -94,6 +94,7 @@ MESSAGES: Final = Table(
         "metadata": common.METADATA,
         "hybrid": common.HYBRID,
         "thinking": ignored("a model reasons as it is made to", OBJECT),
+        "service_tier": ignored("`hybrid: {priority: N}` asks for a priority"),
         **{name: ignored() for name in _HINTS},
         "fallback_credit_token": ignored(),
         "container": refused(),

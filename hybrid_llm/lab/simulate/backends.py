@@ -17,6 +17,7 @@ from hybrid_llm.core import errors
 from hybrid_llm.core.generation import Chunk, FinishReason
 from hybrid_llm.core.health import BackendHealth, Health, HealthProbe
 from hybrid_llm.core.latency import FirstTokenTimes
+from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, PartialAnswer, RequestMetadata
 from hybrid_llm.core.signals import BackendState
 from hybrid_llm.lab.simulate.clock import Clock, Task, Wait
@@ -164,6 +165,7 @@ class SimulatedBackend:
         self.name, self.location = name, location
         self._is_cloud = location is Location.CLOUD
         self._model: Edge | Node = setting.world.edge if location is Location.EDGE else setting.world.node
+        self.capabilities: Final = Capabilities(model="simulated", context_window=self._model.context_window)
         self._setting, self._clock, self._device = setting, clock, device
         self._picker = Picker(draw=random.Random(f"{setting.seed}/picker/{name}"))  # noqa: S311
         others = setting.world.node.background_streams if self._is_cloud else 0
@@ -190,6 +192,7 @@ class SimulatedBackend:
         return BackendState(
             name=self.name,
             location=self.location,
+            sealed=self._is_cloud,
             ready=online,
             reason="" if online else _NO_ROUTE,
             serves=self.endpoint_health.serves,

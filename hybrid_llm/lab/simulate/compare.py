@@ -60,8 +60,8 @@ def _tags(policy: Policy) -> Iterator[str]:
 
 def _tag(rule: TagRule) -> Iterator[str]:
     yield f"allow: [{', '.join(sorted(rule.allow))}]"
-    if rule.pseudonymise:
-        yield "to_cloud: pseudonymise"
+    if rule.to_cloud:
+        yield f"to_cloud: [{', '.join(sorted(rule.to_cloud))}]"
     if rule.accept_undetected_names:
         yield "accept_undetected_names: true"
     if rule.detect:

@@ -8,6 +8,7 @@ from html import escape
 from statistics import mean
 from typing import Final
 
+from hybrid_llm.core.html import document
 from hybrid_llm.core.request import Location
 from hybrid_llm.lab.simulate.compare import Comparison, Summary
 from hybrid_llm.lab.simulate.plots import plots
@@ -236,11 +237,7 @@ def report(comparison: Comparison, *, command: str, version: str) -> str:
             f'<p class="soft">Made by hybrid-llm {escape(version)}. The same command gives the same figures.</p>',
         ]
     )
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document(title, ["<main>", body, "</main>"], style=_STYLE)
 
 
 def _head(comparison: Comparison, title: str) -> Iterator[str]:

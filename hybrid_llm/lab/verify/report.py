@@ -132,6 +132,8 @@ class Statement:
 
     tag: str
     reaches: frozenset[Reach]
+    sealed: bool = False
+    """The cloud is reached only through backends that seal."""
     violation: Violation | None = None
 
     def locations(self, *, pseudonyms: bool = False, cached: bool = False) -> list[Location]:
@@ -150,6 +152,7 @@ class Statement:
         else:
             text = f"reaches {' and '.join(plain)} as it is" if plain else "is never sent as it is"
         text += f"; reaches {' and '.join(pseudonymised)} only with pseudonyms" if pseudonymised else ""
+        text += "; only sealed" if self.sealed else ""
         return text + (f"; answers are cached on {' and '.join(cached)}" if cached else "; no answer is cached")
 
 
@@ -230,10 +233,10 @@ class Results:
             if known is None or len(found.steps) < len(known.steps):
                 self._violations[tag] = found
 
-    def statement(self, tag: str) -> Statement:
-        """What was found for *tag*."""
+    def statement(self, tag: str, *, sealed: bool) -> Statement:
+        """What was found for *tag*, which goes to the cloud only *sealed*."""
         reaches = frozenset(reach for name, reach in self._reached if name == tag)
-        return Statement(tag=tag, reaches=reaches, violation=self._violations.get(tag))
+        return Statement(tag=tag, reaches=reaches, sealed=sealed, violation=self._violations.get(tag))
 
     def against(self, claim: Claim) -> Violation | None:
         """The shortest steps to a location that *claim* rules out."""

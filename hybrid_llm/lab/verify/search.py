@@ -84,7 +84,8 @@ def verify(
         kinds, covers = judge_all(free.policy, parts, results)
         decided, more = decide_all(free, kinds, results)
         covers |= more | _attempt_all(free, decided, parts, results)
-    statements = tuple(results.statement(tag) for tag in (*policy.tags, UNTAGGED))
+    sealed = {tag for tag, rule in policy.tags.items() if rule.sealed}
+    statements = tuple(results.statement(tag, sealed=tag in sealed) for tag in (*policy.tags, UNTAGGED))
     return Verification(
         policy=policy.name,
         digest=policy.digest,

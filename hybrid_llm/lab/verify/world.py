@@ -225,6 +225,7 @@ def _state(name: str, declared: Location, world: World) -> BackendState:
     return BackendState(
         name=name,
         location=_OTHER[declared] if fitness is Fitness.MOVED else declared,
+        sealed=True,  # the widest that a policy may permit
         ready=fitness is not Fitness.UNREADY,
         breaker=opened.get(fitness, Breaker.CLOSED),
         serves=fitness is Fitness.FAILING,
@@ -351,7 +352,7 @@ class RecordingBackend:
 
     def stream(self, cleared: Cleared) -> Generator[Chunk, None, None]:
         """Record the request, echo it, and end as the script says."""
-        request = require_clearance(cleared, self.location)
+        request = require_clearance(cleared, self.location, seals=True)
         event = self._script.next(self.name, self.location, request)
         if event.kind in {Kind.ANSWERS, Kind.WRITES, Kind.CUT, Kind.CUT_WRITING}:
             written = mark(event.mark) if event.mark else request.messages[-1].content

@@ -51,7 +51,9 @@ def kind_of(folder: Path) -> Kind:
     for kind, of in _KINDS.items():
         if found is of:
             return kind
-    message = f"{folder} holds {found or 'a model without a head'}: expected a generator or a classifier of texts"
+    remedy = "" if found else "; tune it on labelled data first (`hybrid-llm models tune`)"
+    held = found or "a model without a head"
+    message = f"{folder} holds {held}: expected a generator or a classifier of texts{remedy}"
     raise ConfigError(message, path=str(folder))
 
 
@@ -93,11 +95,6 @@ def open_tokenizer(folder: Path) -> Any:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files of *folder*."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def save_model(model: Any, source: Path, out: Path) -> None:

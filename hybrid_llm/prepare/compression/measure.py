@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.prepare.compression.folders import folder_bytes
+from hybrid_llm.core.files import bytes_of
 
 _PROBE: Final = "hybrid_llm.prepare.compression.probe"
 _SWITCHES: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -58,5 +58,5 @@ def measure(folder: Path) -> Cost:
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise ConfigError(f"{folder} does not run, so its speed cannot be measured: {last}", path=str(folder))
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    size = folder_bytes(folder) / 1e6
+    size = bytes_of(folder) / 1e6
     return Cost(size_mb=size, unit=found["unit"], speed=found["speed"], peak_memory_mb=found["peak_memory_mb"])

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from hybrid_llm.backends.models.perplexity import TEXT
 from hybrid_llm.prepare.compression.folders import Kind, kind_of, open_model, open_tokenizer
+from hybrid_llm.prepare.recipe.meter import peak_memory_mb
 
 _RUNS: Final = 5
 _PROMPT, _ANSWER = 64, 32
@@ -20,7 +21,6 @@ _TEXTS: Final = 16
 """Texts that a classifier reads, one by one."""
 _WORDS: Final = 20
 """Words of each text that a classifier reads."""
-_STATUS: Final = Path("/proc/self/status")
 
 
 def main(folder: Path) -> None:
@@ -32,17 +32,6 @@ def main(folder: Path) -> None:
     unit, count = ("tokens_per_s", _ANSWER) if kind.generates else ("texts_per_s", _TEXTS)
     speed = count / statistics.median(times)
     print(json.dumps({"unit": unit, "speed": speed, "peak_memory_mb": peak_memory_mb()}))  # noqa: T201 - its result
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process has held, in units of 10^6 bytes."""
-    if _STATUS.is_file():  # ru_maxrss would be that of the process that started this one, if that was larger
-        line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    import psutil
-
-    usage = psutil.Process().memory_info()
-    return float(getattr(usage, "peak_wset", usage.rss)) / 1e6
 
 
 def _prompt(ids: Sequence[int], room: int) -> list[int]:

@@ -6,9 +6,10 @@ import errno
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from hybrid_llm.backends.models.space import NoSpace
 from hybrid_llm.core.errors import ConfigError
@@ -34,6 +35,8 @@ class Schedule:
     steps: int
     learning_rate: float
     seed: int
+    precision: str = "fp32"
+    """`bf16` multiplies in half precision; the weights stay in single, and so does what a loss does with logits."""
 
     def rate(self, step: int) -> float:
         """The learning rate of *step*, which counts from 0."""
@@ -61,7 +64,9 @@ def train(model: Any, loss: Loss, schedule: Schedule, scratch: Path, progress: P
     saved = time.monotonic()
     for step in range(len(losses), schedule.steps):
         torch.manual_seed(schedule.seed * 1_000_003 + step)  # dropout is the same after a kill
-        losses.append(_step(model, optimizer, loss(model, step), schedule.rate(step)))
+        with multiplying_in(schedule.precision):
+            value = loss(model, step)
+        losses.append(_step(model, optimizer, value, schedule.rate(step)))
         progress("training", (step + 1) / schedule.steps)
         if time.monotonic() - saved > _EVERY_S:
             _save(model, optimizer, losses, scratch)
@@ -69,6 +74,13 @@ def train(model: Any, loss: Loss, schedule: Schedule, scratch: Path, progress: P
     model.eval()
     tenth = max(1, schedule.steps // 10)
     return {"loss_first": _mean(losses[:tenth]), "loss_last": _mean(losses[-tenth:])} if losses else {}
+
+
+def multiplying_in(precision: str) -> AbstractContextManager[None]:
+    """The context in which matrices are multiplied in *precision*, `fp32` or `bf16`; weights stay as they are."""
+    import torch
+
+    return cast("AbstractContextManager[None]", torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"))
 
 
 def _step(model: Any, optimizer: Any, loss: Any, rate: float) -> float:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
 _DECODER: Final = json.JSONDecoder()
-_SPACE: Final = " \t\r\n"
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _READ: Final = 1 << 16
 
 
@@ -47,8 +48,8 @@ class _Buffer:
     def peek(self) -> str:
         """The next character that is no white space; empty at the end."""
         while True:
-            while self._at < len(self._text) and self._text[self._at] in _SPACE:
-                self._at += 1
+            if found := _SPACE.match(self._text, self._at):
+                self._at = found.end()
             if self._at < len(self._text) or not self._more(_READ):
                 return self._text[self._at : self._at + 1]
 
@@ -67,6 +68,8 @@ class _Buffer:
             except ValueError as error:
                 if len(self._text) - self._at > self._most or not self._more(len(self._text) - self._at + _READ):
                     raise NotJson("not JSON, or longer than `max_line_mb`") from error
+            except RecursionError:
+                raise NotJson("nested too deeply") from None
             else:
                 size, self._at = end - self._at, end
                 return value, size

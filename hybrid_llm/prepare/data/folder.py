@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import parse_json, read_json
 
 DATA_NAME: Final = "data.json"
 _VERSION: Final = 1
@@ -81,7 +82,7 @@ class DataFolder:
             message = f"{path} is no data folder, it has no {DATA_NAME}: make one by hybrid-llm models prepare-data"
             raise ConfigError(message, path=str(path))
         try:
-            return cls(path, _card(json.loads(file.read_text(encoding="utf-8"))))
+            return cls(path, _card(read_json(file)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{file} cannot be read ({error!r}): prepare the data again", path=str(file)) from error
 
@@ -97,12 +98,22 @@ class DataFolder:
         file = self.path / f"{split}.jsonl"
         number = 1
         try:
-            with file.open(encoding="utf-8") as lines:
+            with file.open("rb") as lines:
                 for line in lines:
-                    yield json.loads(line)
+                    yield _record(line)
                     number += 1
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{file}:{number}: {error!r}: prepare the data again", path=str(file)) from error
+        except OSError as error:
+            what = f"{file} cannot be read: {error.strerror}: prepare the data again"
+            raise ConfigError(what, path=str(file)) from error
+        except ValueError as error:
+            raise ConfigError(f"{file}:{number}: {error}: prepare the data again", path=str(file)) from None
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    record = parse_json(line)
+    if not isinstance(record, dict):
+        raise ValueError("it is no object")
+    return record
 
 
 def _card(values: dict[str, Any]) -> DataCard:
@@ -110,4 +121,7 @@ def _card(values: dict[str, Any]) -> DataCard:
         raise ValueError("the folder is of another version")
     values["format"] = DataFormat(values["format"])
     values["labels"] = tuple(values.get("labels", ()))
+    for split in values["splits"]:
+        if Path(split).name != split:
+            raise ValueError("the name of a split is that of a file")
     return DataCard(**values)

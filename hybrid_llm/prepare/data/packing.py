@@ -6,13 +6,13 @@ No token is lost: what a block has no room for begins the next one, and the last
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.data.folder import DataFormat
 from hybrid_llm.prepare.data.records import Record
 from hybrid_llm.prepare.libraries import needs
@@ -117,9 +117,9 @@ class ModelTokenizer:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}", path=str(path)) from error
+        raise ConfigError(f"{path} cannot be read: {error}", path=str(path)) from error
     return value if isinstance(value, dict) else {}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.files import bytes_of
 from hybrid_llm.prepare.data.cleaning import Cleaning
 from hybrid_llm.prepare.data.contamination import Evaluated
 from hybrid_llm.prepare.data.duplicates import Signatures, digest_of_texts
@@ -209,7 +210,7 @@ class Preparation:
         figures = self._figures(sieve, kept, writer)
         self._check_splits(writer, figures)
         step, tokenizer = self._step, writer.tokenizer
-        size = sum(path.stat().st_size for path in self._work.out.iterdir())
+        size = bytes_of(self._work.out)
         card = DataCard(
             format=DataFormat.BLOCKS if tokenizer is not None else sieve.format,
             splits={name: writer.written[name] for name in step.splits},

@@ -21,6 +21,7 @@ from typing import Final
 from hybrid_llm.core.errors import ConfigError, PrivacyViolation
 from hybrid_llm.core.request import Location, Message, Request
 from hybrid_llm.policies import Policy, TagRule, builtin_policy, load_policy
+from hybrid_llm.policies.document import PSEUDONYMISE
 from hybrid_llm.policies.load import EDGE_AND_CLOUD
 from hybrid_llm.prepare.data.figures import Figures
 from hybrid_llm.prepare.data.folder import DataFormat
@@ -124,7 +125,7 @@ class RecordGuard:
 
 def _policy(names: Sequence[str]) -> Policy:
     """A policy with one tag for each detector, so that the tags of a record are what was found."""
-    tags = {name: TagRule(allow=_EVERYWHERE, pseudonymise=True, detect=(name,)) for name in names}
+    tags = {name: TagRule(allow=_EVERYWHERE, to_cloud=frozenset({PSEUDONYMISE}), detect=(name,)) for name in names}
     return replace(builtin_policy("balanced"), name="data", tags=MappingProxyType(tags), rules=())
 
 

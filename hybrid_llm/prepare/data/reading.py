@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import codecs
 import csv
-import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import parse_json
 from hybrid_llm.prepare.data.arrays import NotJson, array_items
-from hybrid_llm.prepare.data.sources import Source
+from hybrid_llm.prepare.data.sources import Source, check_expansion
 from hybrid_llm.prepare.libraries import needs
 
-_BATCH: Final = 1024
-"""Rows of a row group that are in memory at a time."""
+_BATCH: Final = 16
+"""Rows of a row group that are decoded at a time: few, since each may be as long as all that its file stores."""
 _DECODED: Final = 1 << 16
 """Bytes that are decoded at a time."""
+_BLANK: Final = re.compile(rb"[ \t\r\n]*\n")
+"""Lines without text, from the start of a line on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line, document or row of a source.
+    """One line, document or row of a source; blank lines that follow each other can be one row.
 
     Attributes:
         number: counted from 1; of lines, that of its last line.
@@ -71,7 +74,7 @@ class _Document:
     def add(self, row: Row, most: int) -> None:
         text = row.values.get("text", "")
         self.size += row.size
-        self.length += len(text)
+        self.length += len(text) + 1
         self.fault = self.fault or row.fault
         if self.length > most:
             self.fault = f"a document of more than {most >> 20} MiB"
@@ -135,6 +138,17 @@ def _byte_lines(file: IO[bytes], encoding: str, most: int) -> Iterator[Row]:
             yield Row(number=number, values={}, fault=f"not {rest}: set `encoding`, e.g. latin-1", size=size)
             continue
         yield Row(number=number, values={"text": text.rstrip("\r\n")}, size=size)
+        if not text or text.isspace():
+            for blank in _blank_lines(file):
+                number += blank.count(b"\n")
+                yield Row(number=number, values={"text": blank[:-1].decode()}, size=len(blank))
+
+
+def _blank_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """The blank lines that come next in *file*, as many at a time as it has at hand: a small file can hold billions."""
+    peek: Callable[[int], bytes] = file.peek  # type: ignore[attr-defined]  # of files, gzip files and members of archives
+    while found := _BLANK.match(peek(_DECODED)):
+        yield file.read(found.end())
 
 
 def _skip_line(file: IO[bytes], most: int) -> int:
@@ -162,8 +176,10 @@ def _wide_lines(file: IO[bytes], encoding: str, most: int, name: str) -> Iterato
             lines.append(pending)
         if len(pending) > most:
             raise ConfigError(f"{name}:{number + len(lines) + 1}: a line of more than {most >> 20} MiB", path=name)
+        if lines and not "".join(lines).strip():  # a run of blank lines: one row
+            lines = ["\n".join(lines)]
         for line in lines:
-            number += 1
+            number += 1 + line.count("\n")
             yield Row(number=number, values={"text": line.rstrip("\r")}, size=len(line.encode(encoding)))
         if not data:
             return
@@ -199,8 +215,8 @@ def _json(reading: Reading, source: Source) -> Iterator[Row]:
 
 def _json_object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return {"values": {}, "fault": "not JSON"}
     if not isinstance(value, dict):
         return {"values": {}, "fault": "not a JSON object"}
@@ -217,9 +233,8 @@ def _tsv(reading: Reading, source: Source) -> Iterator[Row]:
 
 def _table(reading: Reading, source: Source, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(reading.max_line)
-    faults: list[str] = []
-    sizes: list[int] = []
-    rows = csv.reader(_table_lines(reading, source, faults, sizes), delimiter=delimiter, strict=True)
+    lines = _TableLines()
+    rows = csv.reader(lines.of(_lines(reading, source)), delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
         fault, cells = "", []
@@ -229,24 +244,52 @@ def _table(reading: Reading, source: Source, delimiter: str) -> Iterator[Row]:
             return
         except csv.Error:
             fault = "not CSV: a quote is not closed, or a field is too long"
-        size, fault = sum(sizes), fault or next(iter(faults), "")
-        sizes.clear()
-        faults.clear()
+        size, faulty = lines.taken(outside=not cells and not fault)
+        fault = fault or faulty
         if header is None:
             header = _header(cells, fault, source)
         elif cells or fault:
             if not fault and len(cells) != len(header):
                 fault = f"{len(cells)} fields, and the header has {len(header)}"
             values = {} if fault else dict(zip(header, cells, strict=True))
-            yield Row(number=rows.line_num, values=values, fault=fault, size=size)
+            yield Row(number=lines.number, values=values, fault=fault, size=size)
 
 
-def _table_lines(reading: Reading, source: Source, faults: list[str], sizes: list[int]) -> Iterator[str]:
-    for row in _lines(reading, source):
-        sizes.append(row.size)
-        if row.fault:
-            faults.append(row.fault)
-        yield row.values.get("text", "") + "\n"
+@dataclass(slots=True)
+class _TableLines:
+    """The lines that the next row is made of. Blank ones outside of a row are not handed on, of many the first alone.
+
+    Attributes:
+        number: of the last line that was handed on, counted from 1.
+        outside: whether no row has begun, since the last line was a blank row.
+    """
+
+    number: int = 0
+    size: int = 0
+    fault: str = ""
+    outside: bool = False
+
+    def of(self, rows: Iterator[Row]) -> Iterator[str]:
+        """Each line of *rows*, with its end."""
+        for row in rows:
+            self.size += row.size
+            self.fault = self.fault or row.fault
+            text = row.values.get("text", "")
+            if self.outside and not text.strip("\r\n"):
+                continue
+            lines = text.split("\n")
+            start = row.number - len(lines) + 1
+            for at, line in enumerate(lines):
+                if self.outside and line in ("", "\r"):
+                    continue
+                self.number, self.outside = start + at, False
+                yield line + "\n"
+
+    def taken(self, *, outside: bool) -> tuple[int, str]:
+        """Bytes and fault of the row that was read; *outside* if it had no cells."""
+        size, fault = self.size, self.fault
+        self.size, self.fault, self.outside = 0, "", outside
+        return size, fault
 
 
 def _header(cells: list[str], fault: str, source: Source) -> list[str]:
@@ -256,24 +299,51 @@ def _header(cells: list[str], fault: str, source: Source) -> list[str]:
     return cells
 
 
-def _parquet(_reading: Reading, source: Source) -> Iterator[Row]:
+def _parquet(reading: Reading, source: Source) -> Iterator[Row]:
     with needs("prepare"):
         import pyarrow as pa
         import pyarrow.parquet as pq
     if "!" in source.name:
         message = f"{source.name}: Parquet in an archive is not read: unpack it, and name the folder"
         raise ConfigError(message, path=source.name)
-    number = 0
+    number, held = 0, 0
     try:
         with pq.ParquetFile(source.path) as file:
-            rows = max(1, file.metadata.num_rows)
+            _check_groups(file.metadata, source.name)
+            size = source.size // max(1, file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=_BATCH):
-                for values in batch.to_pylist():
+                held += batch.nbytes
+                check_expansion(source.name, held, source.size)
+                for values, fault in _batch_values(batch, reading.max_line):
                     number += 1
-                    yield Row(number=number, values=values, size=source.size // rows)
+                    yield Row(number=number, values=values, fault=fault, size=size)
     except (pa.ArrowException, OSError) as error:
         what = f"{source.name} is not readable as Parquet, after {number} rows ({type(error).__name__})"
         raise ConfigError(f"{what}: fetch or write it again", path=source.name) from error
+
+
+def _check_groups(metadata: Any, name: str) -> None:
+    """Refuse a file whose few bytes stand for far more, by what its metadata state of each group of rows."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        chunks = [group.column(at) for at in range(group.num_columns)]
+        packed = sum(chunk.total_compressed_size for chunk in chunks)
+        for held in (sum(chunk.total_uncompressed_size for chunk in chunks), sum(chunk.num_values for chunk in chunks)):
+            check_expansion(name, held, packed)
+
+
+def _batch_values(batch: Any, most: int) -> Iterator[tuple[dict[str, Any], str]]:
+    """The values of each row, or what is wrong with it; a row that is too long never becomes objects of Python."""
+    if batch.nbytes <= most:
+        for values in batch.to_pylist():
+            yield values, ""
+        return
+    for at in range(batch.num_rows):
+        row = batch.slice(at, 1)
+        if row.nbytes > most:
+            yield {}, f"a row of more than {most >> 20} MiB"
+        else:
+            yield row.to_pylist()[0], ""
 
 
 def _datasets(_reading: Reading, source: Source) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -104,10 +105,18 @@ def _file(path: Path) -> Source:
 
     def opened() -> IO[bytes]:
         if packed:
+            _measure(path, size)
             return cast("IO[bytes]", _Bounded(cast("IO[bytes]", gzip.open(path)), path.name, size))
         return path.open("rb", buffering=_BUFFER)
 
     return Source(name=str(path), suffix=_suffix(path.name), path=path, size=size, open=opened)
+
+
+def _measure(path: Path, size: int) -> None:
+    """Unpack a gzip file up to the bound before work is done on what it holds: it states no length to rely on."""
+    with _Bounded(cast("IO[bytes]", gzip.open(path)), path.name, size) as stream:
+        while stream.read(_BUFFER):
+            pass
 
 
 def _suffix(name: str) -> str:
@@ -120,25 +129,45 @@ def _members(path: Path, pattern: str) -> Iterator[Source]:
             infos = sorted(archive.infolist(), key=lambda info: info.filename)
     except (OSError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is no readable ZIP archive ({error}): fetch it again", path=str(path)) from error
-    for info in infos:
-        if not info.is_dir() and _is_meant(Path(info.filename).name, pattern):
-            yield _member(path, info)
+    meant = [info for info in infos if not info.is_dir() and _is_meant(Path(info.filename).name, pattern)]
+    check_expansion(str(path), sum(info.file_size for info in meant), sum(info.compress_size for info in meant))
+    shared = _Archive(path)
+    for info in meant:
+        yield _member(path, info, shared)
 
 
-def _member(path: Path, info: zipfile.ZipInfo) -> Source:
+class _Archive:
+    """An archive whose list of members is read once, and not for each of them; its members are read one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._zip: zipfile.ZipFile | None = None
+
+    def open(self, info: zipfile.ZipInfo) -> IO[bytes]:
+        """A member. ConfigError if it is packed in a form that Python cannot unpack."""
+        self._zip = self._zip or zipfile.ZipFile(self._path)
+        try:
+            return self._zip.open(info)
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            message = f"{self._path}!{info.filename} cannot be unpacked ({error}): pack it again, or name its folder"
+            raise ConfigError(message, path=str(self._path)) from error
+
+
+def _member(path: Path, info: zipfile.ZipInfo, archive: _Archive) -> Source:
     name = f"{path}!{info.filename}"
     if info.flag_bits & 1:
         raise ConfigError(f"{name} is encrypted: unpack the archive, and name the folder", path=str(path))
-    _check_expansion(name, info.file_size, info.compress_size)
+    check_expansion(name, info.file_size, info.compress_size)
 
     def opened() -> IO[bytes]:
-        return cast("IO[bytes]", _Bounded(zipfile.ZipFile(path).open(info), name, info.compress_size))
+        return cast("IO[bytes]", _Bounded(archive.open(info), name, info.compress_size))
 
     suffix = _suffix(info.filename)
     return Source(name=name, suffix=suffix, path=path, size=info.file_size, open=opened)
 
 
-def _check_expansion(name: str, size: int, packed: int) -> None:
+def check_expansion(name: str, size: int, packed: int) -> None:
+    """Refuse what holds *size* bytes in *packed* ones, as archives do that are made to fill a disk; ConfigError."""
     if size > max(_HARMLESS, _EXPANSION * packed):
         raise ConfigError(
             f"{name} unpacks to more than {_EXPANSION} times its size, as archives do that are made to fill a disk: "
@@ -155,7 +184,7 @@ class _Bounded:
 
     def _counted(self, data: bytes) -> bytes:
         self._read += len(data)
-        _check_expansion(self._name, self._read, self._packed)
+        check_expansion(self._name, self._read, self._packed)
         return data
 
     def read(self, size: int = -1) -> bytes:
@@ -166,10 +195,14 @@ class _Bounded:
         """One line, or *size* bytes of it."""
         return self._counted(self._guarded(self._stream.readline, size))
 
+    def peek(self, size: int) -> bytes:
+        """Some of the bytes that come next, which stay; at least one, except at the end."""
+        return self._guarded(self._stream.peek, size)  # type: ignore[attr-defined]
+
     def _guarded(self, read: Callable[[int], bytes], size: int) -> bytes:
         try:
             return read(size)
-        except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as error:
+        except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, zipfile.BadZipFile) as error:
             raise ConfigError(f"{self._name} is damaged ({error}): fetch it again", path=self._name) from error
 
     def readable(self) -> bool:

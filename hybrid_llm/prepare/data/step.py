@@ -11,7 +11,7 @@ from hybrid_llm.core.checked import Checked
 from hybrid_llm.core.fields import Choice, File, Flag, ListOf, MapOf, Number, Text, Whole, key, one_of, percentage
 from hybrid_llm.policies import builtin_names
 from hybrid_llm.prepare.data.folder import DataFormat
-from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
+from hybrid_llm.prepare.step import DATA, DETECTORS, MODEL, Input, Makes, Outcome, Work
 
 _FORMATS: Final = tuple(each for each in DataFormat if each is not DataFormat.BLOCKS)
 _SHARES: Final = {"train": 0.9, "validation": 0.05, "test": 0.05}
@@ -115,7 +115,7 @@ class PrepareData(Checked):
         default=None,
     )
     config: Path | None = key(
-        File(), "A `hybrid.yaml` whose detectors, such as models that find names, are used too.", default=None
+        DETECTORS, "A `hybrid.yaml` whose detectors, such as models that find names, are used too.", default=None
     )
     evaluation: Input | None = key(
         DATA,

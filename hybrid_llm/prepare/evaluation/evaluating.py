@@ -17,7 +17,7 @@ from hybrid_llm.prepare.evaluation.report.page import page
 from hybrid_llm.prepare.evaluation.results import RESULTS_NAME, Results
 from hybrid_llm.prepare.evaluation.running import Report, TaskRun
 from hybrid_llm.prepare.evaluation.stored import StoredAnswers
-from hybrid_llm.prepare.evaluation.subjects.opening import Named, open_subject
+from hybrid_llm.prepare.evaluation.subjects.opening import Named, open_subject, require_there
 from hybrid_llm.prepare.evaluation.subjects.subject import About, Subject
 from hybrid_llm.prepare.evaluation.suite import Suite
 from hybrid_llm.prepare.recipe.digests import key_of
@@ -51,7 +51,7 @@ def evaluate(
         ConfigError: a subject or the data of a task is unusable. Errors of single items are counted.
         NoSpace: the disk is full.
     """
-    _check_names(subjects)
+    _check_subjects(subjects)
     runs = [TaskRun(task, suite.privacy, seed) for task in suite.tasks.values()]
     abouts: dict[str, About] = {}
     with disk_errors(out, "or choose another folder"):
@@ -77,12 +77,14 @@ def evaluate(
     return results
 
 
-def _check_names(subjects: Sequence[Named]) -> None:
+def _check_subjects(subjects: Sequence[Named]) -> None:
     if not subjects:
         raise ConfigError("there is nothing to evaluate: name a model folder or a hybrid.yaml")
     for name, count in Counter(named.name for named in subjects).items():
         if count > 1:
             raise ConfigError(f"{count} subjects have the name `{name}`: write NAME=PATH")
+    for named in subjects:
+        require_there(named)  # before the first of them is asked for hours
 
 
 def _stored(scratch: Path, run: TaskRun, subject: Subject) -> StoredAnswers:

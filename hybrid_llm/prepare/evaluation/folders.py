@@ -35,7 +35,10 @@ def open_folder(folder: Path, auto: str, what: str) -> tuple[Any, Any]:
         message = f"{folder} is no {what} that transformers can read ({type(error).__name__}): {first}"
         raise ConfigError(message, path=str(folder)) from error
     if missing := loaded["missing_keys"]:
-        raise ConfigError(f"{folder} is no {what}: {len(missing)} of its weights are missing", path=str(folder))
+        message = f"{folder} is no {what}: {len(missing)} of its weights are missing"
+        raise ConfigError(
+            f"{message}; a model without a head is tuned first (`hybrid-llm models tune`)", path=str(folder)
+        )
     return model.eval(), tokenizer
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import parse_json
 from hybrid_llm.prepare.data.folder import DATA_NAME, DataFolder
 
 
@@ -51,7 +51,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             for line in lines:
                 number += 1
                 if line.strip():
-                    yield _record(json.loads(line))
+                    yield _record(parse_json(line))
     except (ValueError, RecursionError) as error:
         what = f"{path}:{number} is no JSON object ({type(error).__name__}): mend the line or remove it"
         raise ConfigError(what, path=str(path)) from None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.evaluation.metrics.bootstrap import Difference, Estimate
 from hybrid_llm.prepare.evaluation.metrics.labels import Bin
 from hybrid_llm.prepare.evaluation.subjects.subject import About
@@ -124,7 +125,7 @@ def read_results(path: Path) -> Results:
         ConfigError: it cannot be read, is of another version, or is no evaluation.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         if plain.pop("version") != VERSION:
             raise ValueError("another version")
         subjects = {name: About(**about) for name, about in plain.pop("subjects").items()}

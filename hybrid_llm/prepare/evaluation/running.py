@@ -27,7 +27,7 @@ from hybrid_llm.prepare.evaluation.tasks.task import Task
 from hybrid_llm.prepare.recipe.meter import Meter
 
 Report = Callable[[str, float], None]
-_BINARY: Final = frozenset({"accuracy", "accuracy_by_length", "exact_match", "json_valid"})
+_BINARY: Final = frozenset({"accuracy", "accuracy_by_length", "exact_match", "json_valid", "verbatim", "json_equal"})
 """Metrics that are right or wrong by item."""
 
 
@@ -39,6 +39,9 @@ class TaskRun:
         self.task = task
         self.items: Final = task.items()
         self.setting: Final = task.setting(self.items)
+        self._expected = [
+            replace(item, references=tuple(task.compared(each) for each in item.references)) for item in self.items
+        ]
         self.answers: dict[str, list[Answer]] = {}
         tags = frozenset((*privacy, *task.privacy))
         self._options: GenerateOptions = {"deadline": task.deadline_s, "privacy": tags}
@@ -95,7 +98,8 @@ class TaskRun:
         )
 
     def _numbers(self, name: str, answers: Sequence[Answer]) -> Numbers:
-        return METRICS.get(name).numbers(self.items, answers, self.setting)
+        compared = [replace(answer, text=self.task.compared(answer.text)) for answer in answers]
+        return METRICS.get(name).numbers(self._expected, compared, self.setting)
 
     def _reliability(self, answers: Sequence[Answer]) -> tuple[Bin, ...]:
         if "calibration_error" not in self.task.metrics:

@@ -6,6 +6,7 @@ import json
 from hashlib import sha256
 from pathlib import Path
 
+from hybrid_llm.core.jsontext import parse_json
 from hybrid_llm.prepare.evaluation.answers import Answer, Item
 
 
@@ -34,7 +35,7 @@ class StoredAnswers:
         whole = self._path.read_text(encoding="utf-8", errors="replace")
         for line in whole.splitlines():
             try:
-                digest, plain = json.loads(line)
+                digest, plain = parse_json(line)
                 found.append((digest, Answer.from_dict(plain)))
             except (ValueError, TypeError):
                 continue

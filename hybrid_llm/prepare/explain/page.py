@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
+from hybrid_llm.core.html import document
 from hybrid_llm.prepare.explain.drawings import COLOURS, curves, sample
 from hybrid_llm.prepare.explain.methods import ROLL_OUT
 from hybrid_llm.prepare.explain.results import Attribution, Convergence, Explanation
@@ -42,7 +43,6 @@ stroke-dasharray:1 5;stroke-linecap:round}.curve.c0{stroke:var(--c0)}.curve.c1{s
 .curve.c2{stroke:var(--c2);stroke-dasharray:3 2}details{margin:.5rem 0}summary{cursor:pointer}
 code{font-size:.9em}.held{font-weight:600}.rules li{margin:.5rem 0}
 """
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 _STRONG: Final = 0.6
 """The opacity of the largest score: the contrast of the text on it is 5.3 to 7.1 to 1 (WCAG 2.2 asks for 4.5)."""
 _LISTED: Final = 200
@@ -51,19 +51,13 @@ _LISTED: Final = 200
 
 def page(explanation: Explanation | None, routed: Routed | None, text: str) -> str:
     """The whole page of *text*; each part stands on it if there is one."""
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Explanation</title><style>{_STYLE}</style></head><body>",
-            "<h1>Explanation</h1>",
-            '<p class="faint">This page contains the text that is explained. It loads nothing and sends nothing.</p>',
-            *(_model(explanation) if explanation is not None else [f'<p class="text">{escape(text)}</p>']),
-            *(route_section(routed) if routed is not None else ()),
-            "</body></html>\n",
-        ]
+    body = (
+        "<h1>Explanation</h1>",
+        '<p class="faint">This page contains the text that is explained. It loads nothing and sends nothing.</p>',
+        *(_model(explanation) if explanation is not None else [f'<p class="text">{escape(text)}</p>']),
+        *(route_section(routed) if routed is not None else ()),
     )
+    return document("Explanation", body, style=_STYLE)
 
 
 def _model(found: Explanation) -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from hybrid_llm.backends.edge.folder import MANIFEST_NAME
 from hybrid_llm.core.errors import ConfigError, InvalidRequest
 from hybrid_llm.prepare.explain.memory import rows_for
 from hybrid_llm.prepare.explain.results import Piece
@@ -90,6 +91,10 @@ def open_subject(folder: Path, question: Question) -> Subject:
     work_offline("captum")
     from hybrid_llm.backends.node.engines.capacity import free_memory
 
+    if (folder / MANIFEST_NAME).is_file() and not any(folder.glob("*.safetensors")):
+        raise ConfigError(
+            f"{folder} is converted for the device; {_NOT_MODELS} that it was made from", path=str(folder)
+        )
     hub = HubFolder.open(folder)
     kind = hub.kind
     if kind not in (ModelKind.CAUSAL, ModelKind.CLASSIFIER):

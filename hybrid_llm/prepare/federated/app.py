@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.prepare.federated.flower import open_flower
+from hybrid_llm.prepare.federated.keys import CONFIGS, NONCE, RECORD, VOUCHER, Signer
 from hybrid_llm.prepare.federated.learner import Learner
 from hybrid_llm.prepare.federated.offer import Offer
+from hybrid_llm.prepare.federated.vouching import SignedKeys
 
 NUMBER: Final = "round"
 """The key of a task under which the number of the round stands."""
-_STAGE_KEYS: Final = {
+STAGE_KEYS: Final = {
     "setup": {"pk1", "pk2"},
     "share_keys": {"dsts", "ctxts"},
     "collect_masked_vectors": {"masked_params"},
@@ -21,16 +23,19 @@ _STAGE_KEYS: Final = {
 """Stage of SecAgg+ -> all that a client sends in it."""
 
 
-def client_app(offer: Offer, learner: Learner, *, least: int) -> Callable[[Any], Any]:
+def client_app(offer: Offer, learner: Learner, *, least: int, signer: Signer | None = None) -> Callable[[Any], Any]:
     """A function from the server's message to the reply.
 
     Args:
         offer: what was offered.
         learner: makes the updates.
         least: with secure aggregation, clients among which an update must be hidden.
+        signer: signs this client's keys of secure aggregation, and has the keys of all others checked. Without it, as
+            in a simulation, the server is trusted to pass keys on as they are.
 
     Raises:
-        ConfigError: Flower is missing. The function raises it for a task that breaks the rules of the offer.
+        ConfigError: Flower is missing. The function raises it for a task that breaks the rules of the offer, and
+            UntrustedPeer where keys are not signed by those whose they should be.
     """
     open_flower()
     from flwr.app import Context, RecordDict
@@ -39,7 +44,8 @@ def client_app(offer: Offer, learner: Learner, *, least: int) -> Callable[[Any],
 
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={})
     app = ClientApp()
-    mods = [SecureRules(offer, least), secaggplus_mod] if offer.secure else []
+    signed = [SignedKeys(offer, signer)] if signer is not None else []
+    mods = [*signed, SecureRules(offer, least), secaggplus_mod] if offer.secure else []
 
     @app.train(mods=mods)  # type: ignore[untyped-decorator, unused-ignore]
     def train(message: Any, _: Any) -> Any:
@@ -73,9 +79,9 @@ class SecureRules:
 
     def __call__(self, message: Any, context: Any, call_next: Callable[[Any, Any], Any]) -> Any:
         """Check *message*, and pass it on. ConfigError if it breaks a rule."""
-        values = message.content.config_records.get("secaggplus_configs", {})
+        values = message.content.config_records.get(CONFIGS, {})
         stage = values.get("stage")
-        if stage not in _STAGE_KEYS:
+        if stage not in STAGE_KEYS:
             raise ConfigError("the server asks without secure aggregation, against its offer: leaving")
         if stage == "setup":
             among, threshold = int(values["sample_num"]), int(values["threshold"])
@@ -97,12 +103,17 @@ def check_outgoing(reply: Any, offer: Offer) -> None:
     """
     content = reply.content
     extra = content.config_records.get("fitres.metrics", {})
-    stages = content.config_records.get("secaggplus_configs", {})
-    known = {"secaggplus_configs", "fitres.metrics", "fitres.status"}
+    stages = content.config_records.get(CONFIGS, {})
+    known = {CONFIGS, "fitres.metrics", "fitres.status"}
+    added = set(content.config_records.get(RECORD, {}))
+    if offer.secure and added == {NONCE} and set(content) == {RECORD}:
+        return
+    if added == {VOUCHER} and set(stages) == STAGE_KEYS["setup"]:
+        known.add(RECORD)
     right = not extra and set(content.config_records) <= known and set(content.array_records) <= {"fitres.parameters"}
     right = right and all(set(each.values()) == {1} for each in content.metric_records.values())
     if offer.secure:
-        right = right and set(stages) in _STAGE_KEYS.values() and not any(content.array_records.values())
+        right = right and set(stages) in STAGE_KEYS.values() and not any(content.array_records.values())
         arrays = _masked(stages.get("masked_params", []), offer)
     else:
         right = right and not stages

@@ -14,6 +14,7 @@ from hybrid_llm.core.fields import ADDRESS, File, Flag, Number, Text, Whole, dur
 from hybrid_llm.prepare.federated.app import client_app
 from hybrid_llm.prepare.federated.attend import Attendance
 from hybrid_llm.prepare.federated.flower import open_flower
+from hybrid_llm.prepare.federated.keys import Signer
 from hybrid_llm.prepare.federated.learner import Budget, Learner
 from hybrid_llm.prepare.federated.offer import Offer
 from hybrid_llm.prepare.hub_folder import work_offline
@@ -61,18 +62,21 @@ class Join:
             ConfigError: the offer, a task, the data or the certificates cannot be accepted.
             AuthenticationFailed, PermissionDenied: the server does not accept this client.
             BackendUnavailable: the server cannot be reached.
+            UntrustedPeer: the server passes on keys that other clients have not signed.
         """
         work_offline("peft", *(["opacus", "dp_accounting"] if self.target_epsilon else []))
         open_flower()
         learners: list[Learner] = []
+        tls = TLSFiles.from_dir(self.tls, self.certificate)
+        signer = Signer.open(tls)
 
         def prepare(offer: Offer) -> Callable[[Any], Any]:
             learners[:] = [self._learner(offer, work)]
-            return client_app(offer, learners[0], least=self.hide_among)
+            return client_app(offer, learners[0], least=self.hide_among, signer=signer)
 
         attendance = Attendance(
             target=self.server,
-            tls=TLSFiles.from_dir(self.tls, self.certificate),
+            tls=tls,
             prepare=prepare,
             patience=self.patience,
         )

@@ -14,6 +14,7 @@ import numpy as np
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.files import replace_text
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.core.lifetime import native
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.federated.offer import Arrays, Offer, base_digest
@@ -173,7 +174,7 @@ class Private:
     def _spent(self) -> int:
         if not self.ledger.exists():
             return 0
-        found = json.loads(self.ledger.read_text(encoding="utf-8"))
+        found = read_json(self.ledger)
         if found["plan"] != repr(self.plan):
             message = f"{self.ledger} is of a run with other data or options, whose budget would be spent on top"
             raise ConfigError(message, path=str(self.ledger))

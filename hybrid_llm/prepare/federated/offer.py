@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import parse_json
 
 Arrays = list[NDArray[np.float32]]
 """The weights that are tuned, or an update of them, in the order of the offer."""
@@ -55,7 +56,7 @@ class Offer:
     def read(cls, text: bytes) -> Offer:
         """The offer that was sent. ConfigError if it is of another version."""
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_json(text)
             values["labels"], values["lora_targets"] = tuple(values["labels"]), tuple(values["lora_targets"])
             values["tensors"] = tuple((str(name), tuple(map(int, shape))) for name, shape in values["tensors"])
             return cls(**values)

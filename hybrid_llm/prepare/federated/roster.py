@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -14,12 +13,14 @@ from typing import Any, Final, Protocol, Self
 
 import grpc
 
-from hybrid_llm.backends.node.identity import client_name, peer_of
+from hybrid_llm.backends.node.identity import peer_of
+from hybrid_llm.backends.node.rights import client_name
 from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.backends.wire.channels import server_credentials, server_options
 from hybrid_llm.backends.wire.tls import require_tls13, tls13_required
 from hybrid_llm.core.errors import BackendError, ConfigError, SecurityError
 from hybrid_llm.prepare.federated.frames import MAX_BYTES, NAME, SERVICE, Frame, Kind
+from hybrid_llm.prepare.federated.keys import node_of
 
 _log = logging.getLogger(__name__)
 _AGE_S: Final = 20 * 24 * 3600.0  # gRPC takes milliseconds in 31 bits
@@ -42,7 +43,7 @@ class Member:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.node_id = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+        self.node_id = node_of(name)
         self.ready = False
         self.sent = self.received = 0
         self._tasks: SimpleQueue[Frame | None] = SimpleQueue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from hybrid_llm.backends.wire.certificates import TLSFiles
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import ADDRESS, File, ListOf, Number, Text, Whole, duration, key
 from hybrid_llm.core.files import replacing
+from hybrid_llm.core.jsontext import parse_json
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.federated.offer import Arrays, Offer
 from hybrid_llm.prepare.federated.options import Federation, put_weights, weights_of
 from hybrid_llm.prepare.federated.roster import Grid, Roster
 from hybrid_llm.prepare.federated.rounds import moved, round_of
+from hybrid_llm.prepare.federated.vouching import VouchedGrid
 from hybrid_llm.prepare.privacy.accounting import Accountant, Schedule, Spent, calibrated, spent
 from hybrid_llm.prepare.privacy.noise import Draws
 from hybrid_llm.prepare.privacy.units import examples
@@ -66,10 +69,11 @@ class Federate(Federation):
         with Roster(self.address, tls, offer.to_json(), self.allowed, 2 * self.clients) as roster:
             work.progress(f"waiting for {self.clients} clients on port {roster.port}", 0.0)
             draws = Draws.kept(work.scratch / "noise.key")
+            grid = VouchedGrid(roster, offer, tls.ca) if offer.secure else roster
             while state.rounds < self.rounds:
                 roster.wait_for(self.clients if not state.rounds else self.min_clients, self.patience)
                 work.progress(f"round {state.rounds + 1} of {self.rounds}", state.rounds / self.rounds)
-                state = self._next(roster, offer, state, noise, draws)
+                state = self._next(grid, offer, state, noise, draws)
         put_weights(subject, state.weights)
         after = subject.metrics(held_out)
         subject.save(work.out, merge=True)
@@ -160,9 +164,9 @@ class State:
             return cls(path, first)
         try:
             with np.load(path, allow_pickle=False) as file:
-                clients = tuple(json.loads(str(file["clients"])))
+                clients = tuple(parse_json(str(file["clients"])))
                 return cls(path, [file[f"weight{number}"] for number in range(len(first))], clients)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigError(f"{path} is damaged: delete its folder, and begin again", path=str(path)) from error
 
     def after(self, weights: Arrays, clients: int) -> State:

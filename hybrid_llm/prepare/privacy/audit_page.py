@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from hybrid_llm.core.html import document
 from hybrid_llm.prepare.privacy.attacks import Attack, Interval
 
 _SIDE, _MARGIN, _DECADES = 320, 48, 3
@@ -28,19 +29,15 @@ p { color: var(--soft) }
 def page(attacks: Sequence[Attack]) -> str:
     """The page as HTML."""
     rows = "".join(_row(each, colour) for each, colour in zip(attacks, _COLOURS, strict=False))
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Privacy audit</title><style>{_STYLE}</style></head><body>
-<h1>Privacy audit</h1>
+    body = f"""<h1>Privacy audit</h1>
 <p>Membership inference: an attacker who has the model ranks records by how sure it is of them. Guessing gives an area
 of 0.5, and 1 % true positives at 1 % false positives. Brackets: 95 % by bootstrap over {attacks[0].members} members and
 {attacks[0].non_members} non-members.</p>
 <table><tr><th>attack</th><th>area under the curve</th><th>true positives at 1 % false</th></tr>{rows}</table>
 {_plot(attacks)}
 <p>Both axes are logarithmic, since an attack that is sure of a few records is a danger too. The dashed line is
-guessing. An attack that fails is no proof: the bound of differential privacy is one.</p>
-</body></html>
-"""
+guessing. An attack that fails is no proof: the bound of differential privacy is one.</p>"""
+    return document("Privacy audit", [body], style=_STYLE)
 
 
 def _row(attack: Attack, colour: str) -> str:

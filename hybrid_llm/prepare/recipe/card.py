@@ -14,10 +14,12 @@ from typing import Any, Final
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, read_manifest
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.jsonable import jsonable
+from hybrid_llm.core.jsontext import parse_json, read_json
 from hybrid_llm.prepare.recipe.digests import CARD_NAME, PAGE_NAME, write_text
 from hybrid_llm.prepare.recipe.document import Recipe
 from hybrid_llm.prepare.recipe.graph import ancestors, order, parents
 from hybrid_llm.prepare.recipe.licences import UNKNOWN, combined, stated_in
+from hybrid_llm.prepare.recipe.lineage import kept_apart
 from hybrid_llm.prepare.recipe.meter import Energy
 from hybrid_llm.prepare.recipe.page import model_page
 from hybrid_llm.prepare.recipe.record import StepRecord
@@ -36,7 +38,8 @@ class Card:
         licences: what the model is made of -> its licence.
         publishable: whether no metric misses a bound.
         refusals: why it is not.
-        lineage: the record of each step that led to the model, the first one first, without their files.
+        lineage: the record of each step that led to the model, the first one first, without their files. A step of
+            another recipe has the name of that before its own.
         evaluations: step -> the metrics of each report about the model.
         sections: what its steps report, by section and step: `data`, `parameters`, `training`, `privacy`, ...
         seconds, energy: of the whole lineage.
@@ -70,7 +73,7 @@ def read_card(folder: Path) -> Mapping[str, Any]:
     """
     path = folder / CARD_NAME
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         if values["version"] == VERSION:
             return dict(values)
     except FileNotFoundError:
@@ -82,18 +85,32 @@ def read_card(folder: Path) -> Mapping[str, Any]:
 
 
 def write_cards(recipe: Recipe, out: Path) -> None:
-    """Write the cards of all models of *recipe* that are in *out*, as far as they differ from what is there."""
-    records = {name: record for name in order(recipe) if (record := StepRecord.read(out / name)) is not None}
+    """Write the cards of all models of *recipe* that are in *out*, as far as they differ from what is there.
+
+    What is signed, and what came from a registry, stays as it is: it has the card of the model before.
+    """
+    records = _records(recipe, out)
     for name, record in records.items():
-        if record.makes is Makes.MODEL:
+        if record.makes is Makes.MODEL and not record.sealed:
             write_card(_card(recipe, out, name, records), out / name)
+
+
+def refusals(recipe: Recipe, out: Path, name: str) -> list[str]:
+    """Why what the step *name* reads may not be given out of hand, by the results in *out*; empty where it may."""
+    records = {step: record for step, record in _records(recipe, out).items() if step != name}
+    return _refusals(recipe, name, records, _older_cards(recipe, out, name))
+
+
+def _records(recipe: Recipe, out: Path) -> dict[str, StepRecord]:
+    found = ((name, StepRecord.read(out / name, sealed=recipe.steps[name].sealed)) for name in order(recipe))
+    return {name: record for name, record in found if record is not None}
 
 
 def write_card(card: Card, folder: Path) -> None:
     """Write both forms of *card* into *folder*; a page that belongs to the model, by its manifest, stays."""
     text = card.to_json()
     if not _is_listed(folder, PAGE_NAME):
-        write_text(folder / PAGE_NAME, model_page(json.loads(text), folder))
+        write_text(folder / PAGE_NAME, model_page(parse_json(text), folder))
     write_text(folder / CARD_NAME, text)
 
 
@@ -102,30 +119,57 @@ def _is_listed(folder: Path, name: str) -> bool:
 
 
 def _card(recipe: Recipe, out: Path, name: str, records: Mapping[str, StepRecord]) -> Card:
-    before = ancestors(recipe, name)
-    steps = [record for step, record in records.items() if step in before or step == name]
-    older = {text: _older_card(recipe.folder / text) for text in _paths(recipe, (*before, name))}
+    steps = _line(recipe, name, records)
+    older = kept_apart(steps, _older_cards(recipe, out, name))
     licences = {**_licences(steps, out, older), **({recipe.name: recipe.licence} if recipe.licence else {})}
     reports = {step: record for step, record in records.items() if record.makes is Makes.REPORT}
-    about = {step: parents(recipe.steps[step], recipe.steps) for step in reports}
-    line = {name, *(step for step in before if step in records and records[step].makes is Makes.MODEL)}
-    judged = [record for step, record in reports.items() if line.intersection(about[step])]
-    refusals = [str(breach) for record in (*steps, *judged) for breach in record.breaches]
-    refusals += [f"{text}: {why}" for text, card in older.items() for why in card.get("refusals", ())]
+    refused = _refusals(recipe, name, records, older)
+    lineage = [*(one for card in older.values() for one in card.get("lineage", ())), *map(_entry, steps)]
     return Card(
         name=f"{recipe.name}/{name}" if recipe.name != name else name,
         about=recipe.about,
         step=name,
         licence=combined(licences.values()),
         licences=licences,
-        publishable=not refusals,
-        refusals=refusals,
-        lineage=[*(one for card in older.values() for one in card.get("lineage", ())), *map(_entry, steps)],
-        evaluations={step: record.metrics for step, record in reports.items() if name in about[step]},
+        publishable=not refused,
+        refusals=refused,
+        lineage=lineage,
+        evaluations={
+            step: record.metrics
+            for step, record in reports.items()
+            if name in parents(recipe.steps[step], recipe.steps)
+        },
         sections=_sections(steps, older.values()),
         libraries={name: version for record in steps for name, version in record.libraries.items()},
-        **_total(steps, older.values()),
+        **_total(lineage),
     )
+
+
+def _line(recipe: Recipe, name: str, records: Mapping[str, StepRecord]) -> list[StepRecord]:
+    """The records of the step and of all that it reads, directly or not, in their order."""
+    before = ancestors(recipe, name)
+    return [record for step, record in records.items() if step in before or step == name]
+
+
+def _refusals(
+    recipe: Recipe, name: str, records: Mapping[str, StepRecord], older: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """The bounds that the steps miss, and the reports about their models; and those of what other recipes made."""
+    steps = _line(recipe, name, records)
+    line = {name, *(record.step for record in steps if record.makes is Makes.MODEL)}
+    reports = (record for record in records.values() if record.makes is Makes.REPORT)
+    judged = (one for one in reports if line.intersection(parents(recipe.steps[one.step], recipe.steps)))
+    breaches = dict.fromkeys(str(breach) for record in (*steps, *judged) for breach in record.breaches)
+    return [*breaches, *(f"{text}: {why}" for text, card in older.items() for why in card.get("refusals", ()))]
+
+
+def _older_cards(recipe: Recipe, out: Path, name: str) -> dict[str, Mapping[str, Any]]:
+    """The cards of what the line of the step *name* begins with: of paths, and of what came whole, from a registry."""
+    before = ancestors(recipe, name)
+    names = [one for one in order(recipe) if one in before or one == name]
+    brought = [one for one in names if recipe.steps[one].sealed and not recipe.steps[one].readings]
+    cards = {text: _older_card(recipe.folder / text) for text in _paths(recipe, names)}
+    return {**cards, **{one: _older_card(out / one) for one in brought if (out / one / CARD_NAME).is_file()}}
 
 
 def _paths(recipe: Recipe, names: Iterable[str]) -> Iterator[str]:
@@ -187,13 +231,11 @@ def _sections(steps: Iterable[StepRecord], older: Iterable[Mapping[str, Any]]) -
     return found
 
 
-def _total(steps: Sequence[StepRecord], older: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _total(lineage: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Seconds and energy; one estimate among them makes the sum an estimate."""
-    seconds = sum(record.cost.seconds for record in steps)
-    energies = [record.cost.energy for record in steps]
-    for card in older:
-        seconds += card.get("seconds", 0.0)
-        energies += [Energy(**card["energy"])] if "energy" in card else []
+    costs = [entry["cost"] for entry in lineage]
+    seconds = sum(cost["seconds"] for cost in costs)
+    energies = [Energy(**cost["energy"]) for cost in costs]
     weakest = min(energies, key=lambda energy: energy.how)  # "estimate" before "measured"
     joules = round(sum(energy.joules for energy in energies), 1)
     return {"seconds": round(seconds, 3), "energy": Energy(joules=joules, how=weakest.how, by=weakest.by)}

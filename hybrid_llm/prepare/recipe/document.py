@@ -101,6 +101,16 @@ class RecipeStep:
         return {name: getattr(self.step, attribute) for attribute, name in attributes.items()}
 
     @property
+    def sealed(self) -> bool:
+        """Whether nothing of ours is written into its folder."""
+        return bool(getattr(self.step, "sealed", False))
+
+    @property
+    def releases(self) -> bool:
+        """Whether it gives a model out of hand."""
+        return bool(getattr(self.step, "releases", False))
+
+    @property
     def readings(self) -> tuple[Reading, ...]:
         """Its inputs, in the order of its keys."""
         kinds = {key.name: key.kind for key in self.table.keys}
@@ -174,9 +184,18 @@ def step_table(kind: str) -> Table:
         except ConfigError as error:
             found.reject(str(error))
             return None
-        return RecipeStep(name=found.name, kind=kind, table=own, step=step, bounds=Bounds(**bounds), found=found)
+        made = RecipeStep(name=found.name, kind=kind, table=own, step=step, bounds=Bounds(**bounds), found=found)
+        _check_bounds(made, found)
+        return made
 
     return replace(own, keys=(*own.keys, *keys_of(Bounds)), make=make)
+
+
+def _check_bounds(step: RecipeStep, found: Found) -> None:
+    if step.step.makes is Makes.RECEIPT:
+        for name in found.present.intersection(("floors", "ceilings")):
+            message = f"`{name}` of a step of kind {step.kind} would be checked when the model is out already"
+            found.reject(message, "give them to the step that makes the model, or to a report about it", name)
 
 
 def _is_complete(own: Table, found: Found) -> bool:

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,14 +18,15 @@ from typing import Final
 
 from hybrid_llm import __version__
 from hybrid_llm.backends.models.space import NoSpace, disk_errors
+from hybrid_llm.backends.signing.trust import Trust
 from hybrid_llm.core.errors import ConfigError, HybridLLMError
 from hybrid_llm.core.extras import install_hint
 from hybrid_llm.core.jsonable import jsonable
-from hybrid_llm.prepare.recipe.digests import RECORD_NAME, digest_files, digest_options, key_of
+from hybrid_llm.prepare.recipe.digests import digest_files, digest_options, key_of
 from hybrid_llm.prepare.recipe.document import RecipeStep
 from hybrid_llm.prepare.recipe.meter import Meter
-from hybrid_llm.prepare.recipe.record import StepRecord, breaches
-from hybrid_llm.prepare.step import Input, Outcome, Progress, Work
+from hybrid_llm.prepare.recipe.record import StepRecord, breaches, record_path
+from hybrid_llm.prepare.step import Input, Outcome, Progress, RegistryUrl, Work
 
 ELSEWHERE: Final = "or choose another folder with --out"
 _OFFLINE: Final = (
@@ -71,11 +72,13 @@ class Job:
 
     Attributes:
         inputs: each input's folder or file, and its content hash.
+        depends: what the result follows from besides, in words -> a hash of it.
         seed: of everything that is drawn.
     """
 
     step: RecipeStep
     inputs: Mapping[Input, tuple[Path, str]]
+    depends: Mapping[str, str] = field(default_factory=dict)
     seed: int
 
     @property
@@ -87,8 +90,7 @@ class Job:
 
         options = digest_options(self.step.options, digest)
         parts = {f"`{name}`": key_of(value=value) for name, value in options.items()}
-        depends = getattr(self.step.step, "depends", dict)
-        return {**parts, **depends(), "the seed": str(self.seed), "the version of its kind": str(self.version)}
+        return {**parts, **self.depends, "the seed": str(self.seed), "the version of its kind": str(self.version)}
 
     @property
     def version(self) -> int:
@@ -104,7 +106,8 @@ class Job:
 def execute(job: Job, out: Path, staging: Path, scratch: Path, progress: Progress) -> StepRecord:
     """Do the work in *staging*, then put the result at *out*, in the place of an older one.
 
-    *scratch* stays after a failure, for the next run to go on, and is deleted afterwards.
+    *scratch* stays after a failure, for the next run to go on, and is deleted afterwards. Nobody but the user reads
+    either folder: checkpoints and stored answers may be private.
 
     Raises:
         ConfigError: an option, an input or a folder is unusable.
@@ -114,11 +117,17 @@ def execute(job: Job, out: Path, staging: Path, scratch: Path, progress: Progres
     with disk_errors(out.parent, ELSEWHERE):
         shutil.rmtree(staging, ignore_errors=True)
         result = staging / "new"
-        result.mkdir(parents=True)
-        scratch.mkdir(parents=True, exist_ok=True)
+        for folder in (staging, scratch):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        result.mkdir()
         try:
             record = _run(job, result, scratch, progress)
+            if record.sealed:
+                record.write(out)  # first: a kill leaves a record that does not fit, and the step is done again
             _replace(result, out, staging / "old")
+            if not record.sealed:
+                record_path(out, sealed=True).unlink(missing_ok=True)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             gc.collect()  # models have cycles; the next step needs the memory
@@ -132,6 +141,8 @@ def _run(job: Job, result: Path, scratch: Path, progress: Progress) -> StepRecor
         out=result,
         scratch=scratch,
         inputs={given: path for given, (path, _) in job.inputs.items()},
+        depends=job.depends,
+        name=job.step.name,
         seed=job.seed,
         progress=progress,
     )
@@ -139,8 +150,9 @@ def _run(job: Job, result: Path, scratch: Path, progress: Progress) -> StepRecor
         outcome = job.step.step.run(work)
     cost = meter.read()
     progress("hashing the result", 1.0)
-    record = _record(job, outcome, digest_files(result), started=started, cost=cost)
-    (result / RECORD_NAME).write_text(record.to_json(), encoding="utf-8")
+    record = _record(job, outcome, digest_files(result, whole=job.step.sealed), started=started, cost=cost)
+    if not record.sealed:
+        record.write(result)
     return record
 
 
@@ -162,18 +174,21 @@ def _record(job: Job, outcome: Outcome, files: Mapping[str, str], **measured: ob
         card=jsonable(outcome.card),  # type: ignore[arg-type]
         breaches=tuple(breaches(step.name, outcome.metrics, bounds.floors, bounds.ceilings)),
         libraries=_versions(),
+        sealed=step.sealed,
         **measured,  # type: ignore[arg-type]
     )
 
 
 def _shown(value: object) -> object:
     """Inputs as they are written; of files the name, since where they are is nobody's business."""
-    if isinstance(value, Input):
-        return value.text
+    if isinstance(value, Input | RegistryUrl):
+        return str(value)
     if isinstance(value, Path):
         return value.name
     if isinstance(value, tuple | list):
         return [_shown(item) for item in value]
+    if isinstance(value, Trust):
+        return {one.name: _shown(getattr(value, one.name)) for one in fields(value)}
     return value
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME, verify_manifest
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, File, Found, Table, Text, key, one_of, table
+from hybrid_llm.core.files import bytes_of
 from hybrid_llm.prepare.recipe.digests import ABOUT, PAGE_NAME
 from hybrid_llm.prepare.step import Makes, Outcome, Work
 
@@ -83,7 +84,7 @@ class Fetch:
             _write_weights(fetched.path, work)
             licence = self.licence or _stated(work.out)
         about = {"sha256": fetched.sha256, "revision": fetched.revision}
-        return Outcome(metrics={"size_mb": _size(work.out) / 1e6}, card={"licence": licence, "source": about})
+        return Outcome(metrics={"size_mb": bytes_of(work.out) / 1e6}, card={"licence": licence, "source": about})
 
 
 def _make(found: Found) -> Fetch:
@@ -148,7 +149,3 @@ def _stated(folder: Path) -> str:
     from hybrid_llm.prepare.recipe.licences import stated_in
 
     return stated_in(folder, page=_SOURCES_PAGE)
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hybrid_llm.policies.reader.source import did_you_mean
+from hybrid_llm.prepare.step import Makes
 
 if TYPE_CHECKING:
     from hybrid_llm.prepare.recipe.document import Reading, Recipe, RecipeStep
@@ -20,6 +21,21 @@ _SOURCE: Final = re.compile(r"(?:pypi|hf|https?|s3|gs|az):", re.IGNORECASE)
 def parents(step: RecipeStep, names: Collection[str]) -> tuple[str, ...]:
     """The steps among *names* that *step* reads, each once."""
     return tuple(dict.fromkeys(one.input.text for one in step.readings if one.input.text in names))
+
+
+def before(step: RecipeStep, steps: Mapping[str, RecipeStep]) -> tuple[str, ...]:
+    """The steps that are finished before *step* runs: those that it reads.
+
+    Of one that gives a model out of hand also every report about that model, or about one that it was made of: the card
+    has their figures, and a floor that one of them misses holds.
+    """
+    reads = parents(step, steps)
+    if not step.releases:
+        return reads
+    line = _closure(reads, lambda name: parents(steps[name], steps))
+    models = {name for name in line if steps[name].step.makes is Makes.MODEL}
+    reports = {name: parents(one, steps) for name, one in steps.items() if one.step.makes is Makes.REPORT}
+    return tuple(dict.fromkeys((*reads, *(name for name, about in reports.items() if models.intersection(about)))))
 
 
 def order(recipe: Recipe) -> tuple[str, ...]:
@@ -35,8 +51,23 @@ def order(recipe: Recipe) -> tuple[str, ...]:
 
 def ancestors(recipe: Recipe, name: str) -> frozenset[str]:
     """All steps that *name* reads, directly or not."""
-    direct = parents(recipe.steps[name], recipe.steps)
-    return frozenset(direct).union(*(ancestors(recipe, parent) for parent in direct))
+    return _closure(parents(recipe.steps[name], recipe.steps), lambda one: parents(recipe.steps[one], recipe.steps))
+
+
+def needed(recipe: Recipe, name: str) -> frozenset[str]:
+    """All steps that are finished before *name* runs, see `before`."""
+    return _closure(before(recipe.steps[name], recipe.steps), lambda one: before(recipe.steps[one], recipe.steps))
+
+
+def _closure(names: Iterable[str], following: Callable[[str], Iterable[str]]) -> frozenset[str]:
+    """*names*, and what follows from them; a cycle, which is reported elsewhere, ends it."""
+    found, left = set[str](), list(names)
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += following(name)
+    return frozenset(found)
 
 
 def check_links(recipe: Recipe) -> None:
@@ -52,7 +83,7 @@ def check_links(recipe: Recipe) -> None:
             first = min(circle, key=list(recipe.steps).index)
             ring = [*circle[circle.index(first) : -1], *circle[: circle.index(first)], first]
             way = " -> ".join(reversed(ring))
-            _reject(recipe.steps[first], f"the steps read each other in a cycle: {way}")
+            _reject(recipe.steps[first], f"the steps wait for each other in a cycle: {way}")
 
 
 def _check(reading: Reading, step: RecipeStep, steps: Mapping[str, RecipeStep], folder: Path) -> None:
@@ -92,7 +123,7 @@ def _reject(step: RecipeStep, message: str, hint: str = "", at: str = "") -> Non
 
 
 def _noun(makes: str) -> str:
-    return {"data": "data", "model": "a model", "report": "a report"}[makes]
+    return {"data": "data", "model": "a model", "report": "a report", "receipt": "a receipt"}[makes]
 
 
 def _uses_network(step: RecipeStep) -> bool:
@@ -100,4 +131,4 @@ def _uses_network(step: RecipeStep) -> bool:
 
 
 def _sorter(recipe: Recipe) -> TopologicalSorter[str]:
-    return TopologicalSorter({name: parents(step, recipe.steps) for name, step in recipe.steps.items()})
+    return TopologicalSorter({name: before(step, recipe.steps) for name, step in recipe.steps.items()})

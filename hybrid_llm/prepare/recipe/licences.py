@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
+
+from hybrid_llm.core.jsontext import read_json
 
 UNKNOWN: Final = "unknown"
 _RANKS: Final[Sequence[re.Pattern[str]]] = tuple(
@@ -55,7 +56,7 @@ def stated_in(path: Path, page: str = "README.md") -> str:
     """The licence that a data folder, a model folder, or the *page* of a Hugging Face folder states."""
     for name, key in (("data.json", "licence"), ("manifest.json", "license")):
         try:
-            return str(json.loads((path / name).read_text(encoding="utf-8"))[key])
+            return str(read_json(path / name)[key])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return _front_matter_licence(path / page)

@@ -31,7 +31,7 @@ class Energy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a step took: seconds, seconds of processors, MB of memory at the most (0 where unknown), and energy."""
+    """What a step took: seconds, seconds of processors, MB of memory at the most, and energy."""
 
     seconds: float
     cpu_seconds: float
@@ -54,7 +54,7 @@ class Meter:
         return Cost(
             seconds=round(seconds, 3),
             cpu_seconds=round(cpu_s, 3),
-            peak_memory_mb=round(_peak_mb(), 1),
+            peak_memory_mb=round(peak_memory_mb(), 1),
             energy=_energy(self._joules, _counters(), cpu_s),
         )
 
@@ -64,12 +64,18 @@ def _cpu_s() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def _peak_mb() -> float:
+def peak_memory_mb() -> float:
+    """The most memory that this process has held, in units of 10^6 bytes; on Linux, since a `Meter` was made.
+
+    On Linux `ru_maxrss` would be that of the process that started this one, if that was larger (getrusage(2)).
+    """
     with suppress(OSError, ValueError, IndexError):
         status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
     if sys.platform == "win32":
-        return 0.0
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.recipe.licences import hub_identifier
 
 _TASKS = {
@@ -72,7 +73,7 @@ def _index(card: Mapping[str, Any], task: str | None) -> list[dict[str, Any]]:
 
 def _task(folder: Path) -> str | None:
     try:
-        names = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
+        names = read_json(folder / "config.json").get("architectures") or [""]
     except (OSError, ValueError, AttributeError):
         return None
     return next((task for end, task in _TASKS.items() if str(names[0]).endswith(end)), None)
@@ -125,8 +126,11 @@ def _section(step: str, value: Any) -> Iterator[str]:
     if not isinstance(value, Mapping):
         yield f"- `{step}`: {_shown(value)}"
         return
-    listed = ", ".join(f"{name} {_shown(item)}" for name, item in value.items() if item not in (None, "", [], {}))
-    yield f"- `{step}`: {listed}"
+    yield f"- `{step}`: {_listed(value)}"
+
+
+def _listed(value: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_shown(item)}" for name, item in value.items() if item not in (None, "", [], {}))
 
 
 def _table(title: str, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> Iterator[str]:
@@ -151,7 +155,7 @@ def _shown(value: object) -> str:
         case int():
             return f"{value:,}"
         case Mapping():
-            return f"({', '.join(f'{name} {_shown(item)}' for name, item in value.items())})"
+            return f"({_listed(value)})"
         case list() | tuple():
             return f"({', '.join(map(_shown, value))})" if value else "none"
     return json.dumps(value, ensure_ascii=False)

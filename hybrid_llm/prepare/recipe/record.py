@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
-from hybrid_llm.core.errors import HybridLLMError
+from hybrid_llm.core.errors import ConfigError, HybridLLMError
 from hybrid_llm.core.jsonable import jsonable
-from hybrid_llm.prepare.recipe.digests import RECORD_NAME, digest_files, digest_of
+from hybrid_llm.core.jsontext import read_json
+from hybrid_llm.prepare.recipe.digests import RECORD_NAME, digest_content, digest_files, write_text
 from hybrid_llm.prepare.recipe.meter import Cost, Energy
 from hybrid_llm.prepare.step import Makes
 
@@ -35,12 +36,17 @@ class Breach:
 
 
 class BelowFloor(HybridLLMError):
-    """Models are made, and may not be published: a metric misses a floor or a ceiling of the recipe."""
+    """Models are made, and may not be published: a metric misses a floor or a ceiling of the recipe.
 
-    def __init__(self, breaches: tuple[Breach, ...]) -> None:
-        listed = "\n".join(map(str, breaches))
-        super().__init__(f"{listed}\nwhat is made of this cannot be published; improve it, or change the recipe")
-        self.breaches = breaches
+    *refused*, step -> why, are those that were left out for that reason, or for one on the card of what they read.
+    """
+
+    def __init__(self, breaches: tuple[Breach, ...], refused: Mapping[str, str] | None = None) -> None:
+        refused = refused or {}
+        listed = [*map(str, breaches), *(f"step `{step}` did not run: {why}" for step, why in refused.items())]
+        remedy = "what is made of this cannot be published; improve it, or change the recipe"
+        super().__init__("\n".join([*listed, remedy]))
+        self.breaches, self.refused = breaches, refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +67,8 @@ class StepRecord:
         breaches: the bounds that the metrics miss.
         libraries: name -> version of those that were imported.
         started: in ISO 8601.
+        sealed: whether the folder has no file of ours but the result: `files` has all of them, and the record is
+            beside the folder.
     """
 
     step: str
@@ -80,23 +88,28 @@ class StepRecord:
     libraries: Mapping[str, str] = field(default_factory=dict)
     started: str
     cost: Cost
+    sealed: bool = False
 
     @property
     def digest(self) -> str:
         """The content hash of the result."""
-        return digest_of(self.files)
+        return digest_content(self.files)
 
     def to_json(self) -> str:
         """The text of `step.json`."""
         fields = {"version": _VERSION, **jsonable(self), "digest": self.digest}  # type: ignore[dict-item]
         return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
+    def write(self, folder: Path) -> None:
+        """Leave the record of the result in *folder* where `read` finds it."""
+        write_text(record_path(folder, sealed=self.sealed), self.to_json())
+
     @classmethod
-    def read(cls, folder: Path) -> Self | None:
-        """The record in *folder*; None where there is none, or none that can be read."""
+    def read(cls, folder: Path, *, sealed: bool = False) -> Self | None:
+        """The record of the result in *folder*; None where there is none, or none that can be read."""
         try:
-            values = json.loads((folder / RECORD_NAME).read_text(encoding="utf-8"))
-            if values.pop("version") != _VERSION or values.pop("digest") != digest_of(values["files"]):
+            values = read_json(record_path(folder, sealed=sealed))
+            if values.pop("version") != _VERSION or values.pop("digest") != digest_content(values["files"]):
                 return None
             cost = values.pop("cost")
             return cls(
@@ -110,9 +123,30 @@ class StepRecord:
 
     def changed_file(self, folder: Path) -> str:
         """A file of *folder* that is missing, added or modified since; empty where there is none."""
-        there = digest_files(folder)
+        there = digest_files(folder, whole=self.sealed)
         differing = (name for name in {**self.files, **there} if self.files.get(name) != there.get(name))
         return next(differing, "")
+
+
+def record_path(folder: Path, *, sealed: bool) -> Path:
+    """Where the record of the result in *folder* is: in it, or, of a *sealed* one, beside it."""
+    return folder.with_name(f".{folder.name}.{RECORD_NAME}") if sealed else folder / RECORD_NAME
+
+
+def require_replaceable(folder: Path, *, sealed: bool) -> None:
+    """Check that a result may take the place of *folder*: it is not there, is empty, or was made by a step.
+
+    A record that cannot be read is one too: a step that left it is done again.
+
+    Raises:
+        ConfigError: it holds something else, which is not ours to delete.
+    """
+    records = {record_path(folder, sealed=sealed), record_path(folder, sealed=False)}
+    if not folder.exists() or any(path.is_file() for path in records):
+        return
+    if not folder.is_dir() or any(folder.iterdir()):
+        message = f"{folder} is there already and was not made by a step: it has no {RECORD_NAME}, and is not replaced"
+        raise ConfigError(f"{message}. Choose another folder with --out, or move or delete it", path=str(folder))
 
 
 def breaches(

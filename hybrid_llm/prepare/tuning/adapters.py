@@ -18,7 +18,9 @@ from hybrid_llm.backends.adapters import (
 from hybrid_llm.backends.models.space import require_space
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Number, key
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.hub_folder import HubFolder, ModelKind, work_offline
+from hybrid_llm.prepare.recipe.execution import ELSEWHERE
 from hybrid_llm.prepare.step import MODEL, Input, Makes, Outcome, Work
 from hybrid_llm.prepare.tuning.checkpoints import copy_model
 from hybrid_llm.prepare.tuning.plan import Plan
@@ -30,7 +32,7 @@ _PROBE: Final = 32
 def leave_adapter(plan: Plan, checkpoint: Path, out: Path) -> None:
     """Leave the adapter of *checkpoint* in *out*, with tokenizer and configuration; its base is named, not copied."""
     copy_model(checkpoint, out)
-    settings = json.loads((out / ADAPTER_NAME).read_text(encoding="utf-8"))
+    settings = read_json(out / ADAPTER_NAME)
     settings["base_model_name_or_path"] = str(plan.model)
     (out / ADAPTER_NAME).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     base = {"path": str(plan.model), "sha256": weights_digest(plan.model)}
@@ -72,7 +74,7 @@ class Merge:
             raise ConfigError(f"{path} is no adapter, it has no {ADAPTER_NAME}", path=str(path))
         check_base(path, folder.base)
         folder.require_memory(8, "merging")
-        require_space(work.out, folder.parameters() * 4, "the merged model")
+        require_space(work.out, folder.parameters() * 4, "the merged model", ELSEWHERE)
         kind = folder.kind or ModelKind.CAUSAL
         work.progress("merging", 0.1)
         largest = _compared(folder, kind, work.out, self.precision)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from hybrid_llm.core.jsontext import read_json
+
 _WHOLE: Final = "whole.json"
 """Written last: file -> bytes."""
 _STATE: Final = "trainer_state.json"
@@ -43,7 +45,7 @@ def seal(checkpoint: Path) -> None:
 def is_whole(checkpoint: Path) -> bool:
     """Whether *checkpoint* was sealed, and every file has the size that it had then."""
     try:
-        sizes: dict[str, int] = json.loads((checkpoint / _WHOLE).read_text(encoding="utf-8"))
+        sizes: dict[str, int] = read_json(checkpoint / _WHOLE)
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError):
         return False
@@ -76,7 +78,7 @@ def drop_after(run: Path, step: int) -> None:
 
 def state_of(checkpoint: Path) -> dict[str, Any]:
     """What the trainer recorded up to *checkpoint*: steps, losses, the best step."""
-    state: dict[str, Any] = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+    state: dict[str, Any] = read_json(checkpoint / _STATE)
     return state
 
 
@@ -94,7 +96,7 @@ def copy_model(checkpoint: Path, out: Path) -> None:
             shutil.copyfile(path, out / path.name)
     path = out / "config.json"
     if path.is_file():  # the trainer switches the cache off, which only answers need
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
         if "use_cache" in config:
             path.write_text(json.dumps({**config, "use_cache": True}, indent=2) + "\n", encoding="utf-8")
 

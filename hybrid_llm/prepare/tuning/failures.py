@@ -10,6 +10,7 @@ from typing import Final
 
 from hybrid_llm.backends.models.space import NoSpace
 from hybrid_llm.core.errors import ConfigError, HybridLLMError
+from hybrid_llm.core.jsontext import read_json
 
 _MEMORY: Final = ("can't allocate memory", "not enough memory", "out of memory")
 """What torch's own errors have in their text, on the CPU and on GPUs."""
@@ -67,7 +68,7 @@ def note_failure(run: Path, rank: int, error: HybridLLMError) -> None:
 def raise_noted(run: Path) -> None:
     """Raise the first error that a worker left in *run*, if one did."""
     for path in sorted(run.glob("failure-*.json")):
-        noted = json.loads(path.read_text(encoding="utf-8"))
+        noted = read_json(path)
         raise _CLASSES[noted["class"]](noted["message"])
 
 

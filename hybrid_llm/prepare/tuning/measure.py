@@ -38,11 +38,12 @@ def _labels(plan: Plan, model: Any, tokenizer: Any, split: str, device: Any) -> 
     from torch.nn.functional import cross_entropy
 
     collate = Collator(tokenizer.pad_token_id or 0, plan.kind)
+    options = {"use_cache": False} if plan.kind is ModelKind.CAUSAL else {}  # with one, packed rows are one text
     loss, right, count = 0.0, 0, 0
     for rows in _batches(plan.dataset(split), plan.options.rows):
         batch = {name: each.to(device) for name, each in collate(rows).items()}
         labels = batch.pop("labels")
-        logits = model(**batch).logits.float()
+        logits = model(**batch, **options).logits.float()
         if plan.kind is ModelKind.CAUSAL:
             logits, labels = logits[:, :-1], labels[:, 1:]
         logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)

@@ -28,11 +28,25 @@ class TuneOptions:
         default=None,
         source="cited: the defaults of transformers, and those that the authors of LoRA and of DPO use",
     )
-    schedule: Literal["linear", "cosine", "constant"] = key(
-        Choice.of("linear", "cosine", "constant"), "How the learning rate falls after the warm-up.", default="linear"
+    schedule: Literal["linear", "cosine", "constant", "wsd"] = key(
+        Choice.of("linear", "cosine", "constant", "wsd"),
+        "How the learning rate falls after the warm-up; `wsd` (warm-up, stable, decay) holds it, then falls linearly.",
+        default="linear",
     )
+    decay: float = key(percentage(), "`wsd`: share of the steps, at the end, in which it falls to zero.", default=0.2)
     warmup: float = key(percentage(), "Share of the steps in which the learning rate rises.", default=0.05)
-    weight_decay: float = key(Number(0, 1), "Decay of the weights by AdamW.", default=0.0)
+    optimiser: Literal["adamw", "muon"] = key(
+        Choice.of("adamw", "muon"),
+        "`muon` orthogonalises the steps of the matrices inside the layers; AdamW has the other weights. For training "
+        "from nothing, with `method: full`.",
+        default="adamw",
+    )
+    matrix_rate: float = key(
+        Number(1e-12, 10), "Muon: the highest learning rate of these matrices.", default=0.02, source="cited: Muon"
+    )
+    weight_decay: float = key(
+        Number(0, 1), "Decay of the weights by AdamW; with Muon, of the matrices alone.", default=0.0
+    )
     clip: float = key(Number(1e-6), "The largest norm of the gradient.", default=1.0)
     batch: int = key(
         Whole(1, 1_000_000),
@@ -44,6 +58,14 @@ class TuneOptions:
     )
     gradient_checkpointing: bool = key(
         Flag(), "Compute activations again in the backward pass: less memory, a third more time.", default=False
+    )
+    packing: bool = key(
+        Flag(),
+        "Conversations: put several whole ones into a row of `max_length`, each of which sees itself alone.",
+        default=False,
+    )
+    prompt_weight: float = key(
+        Number(0, 1), "Conversations: how much a token counts that the assistant does not say.", default=0.0
     )
     max_length: int | None = key(
         Whole(2),
@@ -87,6 +109,10 @@ class TuneOptions:
             raise ConfigError(f"{message}: {self.batch} is not one of {self.accumulate} x {self.launch.processes}")
         if not self.merge and self.method != "lora":
             raise ConfigError("`merge: false` leaves an adapter, which only `method: lora` makes")
+        if self.optimiser == "muon" and (self.method == "lora" or self.launch.sharding == "full"):
+            raise ConfigError("`optimiser: muon` needs whole matrices: leave out `method: lora` and `sharding: full`")
+        if self.schedule == "wsd" and self.warmup + self.decay > 1:
+            raise ConfigError("`warmup` and `decay` are more than all steps together: lower one of them")
 
     @property
     def rows(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.data.folder import DataFormat
 from hybrid_llm.prepare.hub_folder import HubFolder, ModelKind
 from hybrid_llm.prepare.step import Input
@@ -90,7 +91,7 @@ class Plan:
     @classmethod
     def read(cls, path: Path) -> Plan:
         """The plan in the file *path*."""
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         options = values["options"]
         options |= {name: Input(options[name]["text"]) for name in ("model", "data")}
         options |= {"launch": Launch(**options["launch"]), "lora_targets": tuple(options["lora_targets"])}

@@ -35,6 +35,7 @@ class Encoder:
         data: the folder.
         tokenizer: of the model in *folder*.
         length: tokens of a row at most.
+        prompt_weight: of tokens of a conversation that the assistant does not say, in the split `train`.
         figures: how many rows were cut, left out or learnt as a whole; counted while encoding.
     """
 
@@ -42,6 +43,7 @@ class Encoder:
     tokenizer: Any
     folder: Path
     length: int
+    prompt_weight: float = 0.0
     figures: Counter[str] = field(default_factory=Counter)
 
     def rows(self, split: str) -> Iterator[Row]:
@@ -57,7 +59,8 @@ class Encoder:
             case DataFormat.BLOCKS:
                 return self._blocks(records)
             case DataFormat.CHAT:
-                return self._chats(records)
+                chats = self._chats(records)
+                return map(self._weighted, chats) if self.prompt_weight and split == "train" else chats
             case DataFormat.PREFERENCE:
                 return self._preferences(records)
             case DataFormat.LABELLED:
@@ -117,6 +120,12 @@ class Encoder:
                 self.figures["left_out"] += 1
                 continue
             yield {"input_ids": ids, "labels": labels}
+
+    def _weighted(self, row: Row) -> Row:
+        """The row with a weight for each token; the first one is predicted from nothing, and has none."""
+        ids, labels = row["input_ids"], row["labels"]
+        weights = [self.prompt_weight if label == IGNORED else 1.0 for label in labels[1:]]
+        return {**_continued(ids), "weights": [0.0, *weights]}
 
     def _preferences(self, records: Iterator[_Record]) -> Iterator[Row]:
         conversations = Conversations(self.tokenizer, self.folder)

@@ -13,9 +13,11 @@ from typing import Any, Final
 from hybrid_llm.backends.models.space import disk_errors, require_space
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.files import replace_text
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.data.folder import DataFolder, DataFormat
 from hybrid_llm.prepare.hub_folder import HubFolder, work_offline
 from hybrid_llm.prepare.hub_gguf import open_for_work
+from hybrid_llm.prepare.recipe.execution import ELSEWHERE
 from hybrid_llm.prepare.step import Outcome, Work
 from hybrid_llm.prepare.tuning.adapters import leave_adapter, leave_merged
 from hybrid_llm.prepare.tuning.checkpoints import copy_model, folder_of, last_whole, state_of
@@ -23,6 +25,7 @@ from hybrid_llm.prepare.tuning.curve import Curve
 from hybrid_llm.prepare.tuning.launch import launch
 from hybrid_llm.prepare.tuning.measure import measure
 from hybrid_llm.prepare.tuning.options import TuneOptions
+from hybrid_llm.prepare.tuning.packing import packed
 from hybrid_llm.prepare.tuning.plan import Plan
 from hybrid_llm.prepare.tuning.rows import KINDS, Encoder, write_rows
 from hybrid_llm.prepare.tuning.training import copy_reports
@@ -41,7 +44,7 @@ def tune(step: TuneOptions, work: Work) -> Outcome:
     data = DataFolder.open(work.path(step.data))
     folder = open_for_work(work.path(step.model), work.scratch)
     _check(step, data, folder, work)
-    with disk_errors(work.scratch):
+    with disk_errors(work.scratch, ELSEWHERE):
         plan, figures = _prepare(step, data, folder, work)
         before = _measured_before(plan, work)
         launch(plan, lambda at, loss: work.progress(f"step {at} of {plan.steps}, loss {loss:.4f}", _share(at, plan)))
@@ -59,9 +62,7 @@ def _check(step: TuneOptions, data: DataFolder, folder: HubFolder, work: Work) -
             what = "has no records in" if split in data.card.splits else "has no"
             message = f"{data.path} {what} the split `{split}`: prepare the data with a larger share of it"
             raise ConfigError(message, path=str(data.path))
-    if step.early_stopping is not None and "validation" not in data.card.splits:
-        message = f"`early_stopping` needs a split `validation`, and {data.path} has none"
-        raise ConfigError(message, path=str(data.path))
+    _check_options(step, data)
     if folder.base is not None:
         message = f"{folder.path} is an adapter: merge it first, by the step `merge`"
         raise ConfigError(message, path=str(folder.path))
@@ -77,10 +78,21 @@ def _check(step: TuneOptions, data: DataFolder, folder: HubFolder, work: Work) -
     folder.require_memory(_BYTES[step.method] * pieces, "tuning")
 
 
+def _check_options(step: TuneOptions, data: DataFolder) -> None:
+    if step.early_stopping is not None and "validation" not in data.card.splits:
+        message = f"`early_stopping` needs a split `validation`, and {data.path} has none"
+        raise ConfigError(message, path=str(data.path))
+    if (step.packing or step.prompt_weight) and data.card.format is not DataFormat.CHAT:
+        message = f"`packing` and `prompt_weight` are for conversations, and {data.path} is {data.card.format}"
+        raise ConfigError(f"{message}: leave them out", path=str(data.path))
+
+
 def _prepare(step: TuneOptions, data: DataFolder, folder: HubFolder, work: Work) -> tuple[Plan, Mapping[str, Any]]:
     length = _length(step, folder)
     tokenizer = folder.tokenizer()
-    encoder = Encoder(data=data, tokenizer=tokenizer, folder=folder.path, length=length)
+    encoder = Encoder(
+        data=data, tokenizer=tokenizer, folder=folder.path, length=length, prompt_weight=step.prompt_weight
+    )
     rows, run = work.scratch / "rows", work.scratch / "run"
     for each in (rows, run):
         each.mkdir(exist_ok=True)
@@ -88,7 +100,11 @@ def _prepare(step: TuneOptions, data: DataFolder, folder: HubFolder, work: Work)
     for split in (each for each in _SPLITS if each in data.card.splits):
         work.progress(f"encoding the split {split}", 0.02)
         encoder.figures.clear()
-        counts[split] = write_rows(encoder.rows(split), rows / f"{split}.arrow")
+        path = rows / f"{split}.arrow"
+        counts[split] = write_rows(encoder.rows(split), path)
+        if step.packing and counts[split]:
+            encoder.figures["conversations"] = counts[split]
+            counts[split] = _repack(path, length, work.seed)
         figures[split] = {"rows": counts[split], **encoder.figures}
         _check_rows(split, counts[split], encoder.figures, step, data.path)
     steps = step.steps or math.ceil(step.epochs * (counts["train"] // step.batch))
@@ -106,6 +122,16 @@ def _prepare(step: TuneOptions, data: DataFolder, folder: HubFolder, work: Work)
         seed=work.seed,
     )
     return plan, figures
+
+
+def _repack(path: Path, length: int, seed: int) -> int:
+    """Replace the rows in *path* by packed ones; returns their number."""
+    from datasets import Dataset
+
+    packed_path = path.with_name(f"packed-{path.name}")
+    count = write_rows(packed(Dataset.from_file(str(path)), length, seed), packed_path)
+    packed_path.replace(path)
+    return count
 
 
 def _length(step: TuneOptions, folder: HubFolder) -> int:
@@ -135,7 +161,7 @@ def _measured_before(plan: Plan, work: Work) -> dict[str, float]:
     """The metrics of the model as it was given, measured once, however often the training is resumed."""
     path = work.scratch / "before.json"
     if path.is_file():
-        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        known: dict[str, float] = read_json(path)
         return known
     split = _held_out(plan)
     if not split:
@@ -152,7 +178,8 @@ def _finish(plan: Plan, work: Work, data: DataFolder, before: dict[str, float], 
     state = state_of(last)
     best = state.get("best_global_step") if plan.validated else None
     chosen = folder_of(plan.run, best) if best else last
-    require_space(work.out, sum(path.stat().st_size for path in chosen.iterdir() if path.is_file()), "the result")
+    size = sum(path.stat().st_size for path in chosen.iterdir() if path.is_file())
+    require_space(work.out, size, "the result", ELSEWHERE)
     _leave(plan, chosen, work.out)
     curve = Curve.of(state)
     split = _held_out(plan)
@@ -193,6 +220,7 @@ def _training(plan: Plan, curve: Curve, split: str, figures: Mapping[str, Any]) 
         "batch": options.batch,
         "learning_rate": plan.learning_rate,
         "schedule": options.schedule,
+        "optimiser": options.optimiser,
         "max_length": plan.length,
         "precision": options.precision,
         "seed": plan.seed,
@@ -202,6 +230,10 @@ def _training(plan: Plan, curve: Curve, split: str, figures: Mapping[str, Any]) 
         "rows": figures,
         "versions": {name: metadata.version(name) for name in _LIBRARIES},
     }
+    if options.optimiser == "muon":
+        found["matrix_rate"] = options.matrix_rate
+    if plan.format is DataFormat.CHAT:
+        found |= {"packing": options.packing, "prompt_weight": options.prompt_weight}
     if options.method == "lora":
         found["lora"] = {"rank": options.lora_rank, "alpha": options.lora_alpha, "merged": options.merge}
     if plan.format is DataFormat.PREFERENCE:

@@ -33,6 +33,14 @@ class Sound:
                 seal(folder_of(run, step))
                 prune(run, self.state.best_global_step)
 
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of an evaluation, with the last one that is not full: every row counts."""
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.args.dataloader_drop_last = dropped
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """None: the card is written by the recipe."""
 

@@ -18,11 +18,17 @@ from hybrid_llm.prepare.tuning.failures import TrainingFailed, clear_errors
 from hybrid_llm.prepare.tuning.plan import Plan
 from hybrid_llm.prepare.tuning.sharded import Sharded, shard
 from hybrid_llm.prepare.tuning.trainers import progress, trainer_of
+from hybrid_llm.prepare.tuning.weighting import Weighted
 
 Report = Callable[[int, float], None]
 """Called after each step with its number and the loss."""
 _REPORTS: Final = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
-_SCHEDULES: Final = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+_SCHEDULES: Final = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+    "wsd": "warmup_stable_decay",
+}
 _TASKS: Final = {ModelKind.CAUSAL: "CAUSAL_LM", ModelKind.CLASSIFIER: "SEQ_CLS", ModelKind.TAGGER: "TOKEN_CLS"}
 
 
@@ -63,6 +69,11 @@ def make_trainer(plan: Plan, report: Report) -> Any:
         "processing_class": tokenizer,
         "callbacks": [progress(report), *_early_stopping(plan)],
     }
+    if plan.options.optimiser == "muon":
+        from hybrid_llm.prepare.tuning.muon import MuonFactory
+
+        decay, rates = plan.options.weight_decay, (plan.options.matrix_rate, plan.learning_rate)
+        common["optimizer_cls_and_kwargs"] = (MuonFactory, {"rates": rates, "decay": decay})
     if plan.format is DataFormat.PREFERENCE:
         return _preference_trainer(plan, model, common)
     if plan.options.method == "lora":
@@ -77,8 +88,8 @@ def make_trainer(plan: Plan, report: Report) -> Any:
     if plan.kind is not ModelKind.CAUSAL:
         common["compute_loss_func"] = _mean_loss
     collate = Collator(tokenizer.pad_token_id or 0, plan.kind)
-    cls = trainer_of(Sharded, Trainer) if sharded else trainer_of(Trainer)
-    return cls(model=model, data_collator=collate, **common)
+    mixins = [*([Sharded] if sharded else []), *([Weighted] if plan.options.prompt_weight else [])]
+    return trainer_of(*mixins, Trainer)(model=model, data_collator=collate, **common)
 
 
 def _preference_trainer(plan: Plan, model: Any, common: dict[str, Any]) -> Any:
@@ -123,6 +134,7 @@ def _arguments(plan: Plan) -> Any:
         "max_grad_norm": options.clip,
         "bf16": options.precision == "bf16",
         "gradient_checkpointing": options.gradient_checkpointing,
+        "lr_scheduler_kwargs": _falling(plan),
         "dataloader_pin_memory": not cpu,
         "use_cpu": cpu,
         "ddp_backend": ("gloo" if cpu else "nccl") if options.launch.processes > 1 else None,
@@ -134,6 +146,12 @@ def _arguments(plan: Plan) -> Any:
 
         return DPOConfig(**values, beta=options.beta, max_length=plan.length)
     return TrainingArguments(**values)
+
+
+def _falling(plan: Plan) -> dict[str, Any]:
+    if plan.options.schedule != "wsd":
+        return {}
+    return {"num_decay_steps": int(plan.options.decay * plan.steps), "decay_type": "linear"}
 
 
 def _unchanging(plan: Plan) -> dict[str, Any]:
@@ -181,13 +199,18 @@ class Collator:
 
         length = max(len(row["input_ids"]) for row in rows)
 
-        def filled(name: str, value: int) -> Any:
+        def filled(name: str, value: float) -> Any:
             return torch.tensor([list(row[name]) + [value] * (length - len(row[name])) for row in rows])
 
-        mask = torch.tensor([[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows])
         whole = self._kind is ModelKind.CLASSIFIER
         labels = torch.tensor([row["labels"][0] for row in rows]) if whole else filled("labels", IGNORED)
-        return {"input_ids": filled("input_ids", self._padding), "attention_mask": mask, "labels": labels}
+        batch = {"input_ids": filled("input_ids", self._padding), "labels": labels}
+        if "weights" in rows[0]:
+            batch["weights"] = filled("weights", 0.0)
+        if "position_ids" in rows[0]:  # without a mask, positions that begin again keep conversations apart
+            return batch | {"position_ids": filled("position_ids", 0)}
+        mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
+        return batch | {"attention_mask": torch.tensor(mask)}
 
 
 def _mean_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:

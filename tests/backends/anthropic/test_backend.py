@@ -380,9 +380,16 @@ class TestWhatIsSent:
                 assert server.headers[0][name].endswith("sk-secret")
                 assert server.headers[0]["anthropic-version"] == "2023-06-01"
 
-    @pytest.mark.parametrize("name", ["seed", "min_p", "repetition_penalty", "temperature", "top_p", "top_k"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("seed", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"),
+            *("temperature", "top_p", "top_k"),
+        ],
+    )
     def test_sampling_that_the_model_does_not_take_is_refused_by_its_name(self, name: str) -> None:
         values = {"seed": 1, "min_p": 0.1, "repetition_penalty": 1.1, "temperature": 0.5, "top_p": 0.5, "top_k": 3}
+        values |= {"presence_penalty": 0.5, "frequency_penalty": -0.5}
         request = cleared(sampling=Sampling(**{name: values[name]}))
         with scripted([head(), events(*WHOLE)]) as server:
             with pytest.raises(errors.RequestRejected, match=name) as caught:
@@ -391,6 +398,11 @@ class TestWhatIsSent:
         if name in ("temperature", "top_p", "top_k"):
             assert body_of(request, model="claude-opus-5", sampling=True)[name] == values[name]
             assert body_of(request, model="claude-sonnet-4-5")[name] == values[name]
+
+    def test_values_that_ask_for_nothing_are_taken_and_not_sent(self) -> None:
+        names = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "top_p", "top_k")
+        body = body_of(cleared(sampling=Sampling(explicit=names)), model="claude-opus-5")
+        assert not set(names) & body.keys()
 
     def test_a_temperature_of_zero_that_was_named_counts(self) -> None:
         request = cleared(sampling=Sampling(temperature=0.0, explicit=("temperature",)))

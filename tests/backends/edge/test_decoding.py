@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.backends.chat_files import read_sampling
+from hybrid_llm.backends.edge import embedded_model
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.edge.sampling import Sampler
 from hybrid_llm.backends.models import write_manifest
 from hybrid_llm.core.errors import ConfigError, RequestRejected
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
+from tests.penalties import penalised, with_any_penalties
 
 PROMPT = [4, 1, *range(300, 340), 3, 2]
 
@@ -184,6 +186,24 @@ def test_repetition_penalty_agrees_with_transformers_and_counts_prompt_and_answe
     assert sampler.draw(logits.copy()) == 0, "1 is penalised too, once it was drawn"
 
 
+@with_any_penalties
+def test_presence_and_frequency_penalties_are_those_of_the_formula(logits, presence, frequency, partial):
+    """The answer counts, and the partial answer that it continues; at 0 the logits keep their bits."""
+    import torch
+
+    logits, answer = np.array(logits, dtype=np.float32), list(partial)
+    sampling = Sampling(presence_penalty=presence, frequency_penalty=frequency)
+    sampler = Sampler(sampling, [4, *partial], 6, partial)
+    for _ in range(12):
+        seen = logits.copy()
+        token = sampler.draw(seen)
+        expected = penalised(torch.tensor(logits), answer, presence=presence, frequency=frequency).numpy()
+        np.testing.assert_allclose(seen, expected, atol=1e-5)
+        assert presence or frequency or seen.tobytes() == logits.tobytes()
+        assert token == seen.argmax()
+        answer.append(token)
+
+
 def test_the_same_seed_gives_the_same_draws_and_another_seed_others():
     def draws(seed):
         sampler = Sampler(Sampling(temperature=1.0, seed=seed), (), 5)
@@ -230,6 +250,23 @@ def test_a_draw_is_always_an_id_whatever_the_numbers(logits, temperature, top_k,
 # --- through the backend --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("presence", "frequency"), [(0.0, 0.0), (0.0, 1.0), (-1.0, -2.0)])
+def test_an_answer_that_is_continued_ends_as_if_it_had_not_broken_off(edge, clear, presence, frequency):
+    """What was said counts: after " the cal" the penalty decides whether "al" comes again."""
+    asked = "Summarise: the cat sat on the mat. the cat sat on the mat. the cat sat."
+    options = {
+        "max_tokens": 16,
+        "sampling": Sampling(presence_penalty=presence, frequency_penalty=frequency),
+    }
+    model = edge(embedded_model())
+    texts = [chunk.text for chunk in model.stream(clear(asked, **options))]
+    for cut in range(1, 5):
+        begun = "".join(texts[:cut])
+        options["max_tokens"] = 16 - cut
+        rest = [chunk.text for chunk in model.stream(clear(asked, answer_prefix=begun, **options))]
+        assert begun + "".join(rest) == "".join(texts)
+
+
 @pytest.mark.parametrize(
     "sampling",
     [
@@ -241,6 +278,8 @@ def test_a_draw_is_always_an_id_whatever_the_numbers(logits, temperature, top_k,
         Sampling(top_k=-1),
         Sampling(repetition_penalty=0),
         Sampling(repetition_penalty=float("inf")),
+        Sampling(presence_penalty=2.1),
+        Sampling(frequency_penalty=float("nan")),
         Sampling(seed=-1),
     ],
 )

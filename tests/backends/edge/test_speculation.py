@@ -95,6 +95,8 @@ samplings = st.builds(
     temperature=st.sampled_from([0.0, 0.7, 1.5]),
     seed=st.integers(0, 5),
     repetition_penalty=st.sampled_from([1.0, 1.3]),
+    presence_penalty=st.sampled_from([0.0, 1.0]),
+    frequency_penalty=st.sampled_from([0.0, 0.3]),
 )
 texts = st.lists(st.integers(0, VOCAB - 1), max_size=60)
 
@@ -220,6 +222,7 @@ REQUESTS = {
     "greedy": {},
     "by seed": {"sampling": Sampling(temperature=0.8, seed=3)},
     "penalty": {"sampling": Sampling(repetition_penalty=1.1)},
+    "penalties of the answer": {"sampling": Sampling(presence_penalty=0.5, frequency_penalty=0.1)},
     "stop text": {"sampling": Sampling(stop=("e",))},
     "one token": {"max_tokens": 1},
     "schema": {

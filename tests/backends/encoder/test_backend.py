@@ -256,6 +256,14 @@ def test_a_file_configures_it(texts, tmp_path):
         assert llm.generate("Is this review positive? 'Dull.'", max_tokens=2).backend == "edge"
 
 
+def test_a_file_that_names_no_model_reports_how_to_get_one(tmp_path):
+    path = tmp_path / "hybrid.yaml"
+    path.write_text("version: 1\nbackends: {about: {kind: encoder, model: hotels}}\n")
+    with pytest.raises(ConfigError, match=r"(?s)`hotels` is not the name of a model.*models pull NAME") as found:
+        HybridLLM.from_config(path)
+    assert "nothing is declared" not in str(found.value)
+
+
 def test_tasks_use_it_with_its_own_probabilities(encoder, texts, entities, client):
     llm = client(encoder(texts.folder), encoder(entities.folder, name="ner", labels={"PER": "person"}))
     found = tasks.classify("the storm went", ["food", "weather"], llm=llm)

@@ -18,6 +18,7 @@ transformers.utils.logging.disable_progress_bar()
 
 from hybrid_llm.backends.node.engine import EngineOutput, EngineRequest  # noqa: E402
 from hybrid_llm.backends.node.engines.loop import LoopEngine  # noqa: E402
+from tests.penalties import AnswerPenaltyProcessor  # noqa: E402
 
 VOCAB = 211
 SHAPE: dict[str, Any] = {
@@ -39,6 +40,8 @@ WINDOWED = {**SHAPE, "num_hidden_layers": 4, "head_dim": 16, "sliding_window": 1
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**SHAPE),
+    "llama-tied": lambda: transformers.LlamaConfig(**SHAPE | {"tie_word_embeddings": True, "initializer_range": 0.02}),
+    "llama-32": lambda: transformers.LlamaConfig(**SHAPE, head_dim=32),  # vLLM's smallest head on a CPU
     "qwen2": lambda: transformers.Qwen2Config(**SHAPE),
     "qwen3": lambda: transformers.Qwen3Config(**SHAPE, head_dim=16),
     "mistral": lambda: transformers.MistralConfig(**SHAPE, sliding_window=None),
@@ -120,7 +123,12 @@ def expected() -> Callable[[Path, EngineRequest], list[int]]:
     def generate(folder: Path, request: EngineRequest) -> list[int]:
         if folder not in models:
             models[folder] = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-        ids = torch.tensor([request.prompt_ids])
+        ids, sampling = torch.tensor([request.prompt_ids]), request.sampling
+        penalty = AnswerPenaltyProcessor(
+            len(request.prompt_ids) - request.partial_tokens,
+            presence=sampling.presence_penalty,
+            frequency=sampling.frequency_penalty,
+        )
         answer = (
             models[folder]
             .generate(
@@ -128,7 +136,8 @@ def expected() -> Callable[[Path, EngineRequest], list[int]]:
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=request.max_tokens,
                 do_sample=False,
-                repetition_penalty=request.sampling.repetition_penalty,
+                repetition_penalty=sampling.repetition_penalty,
+                logits_processor=[penalty] if sampling.penalises_answer else None,
                 eos_token_id=list(request.eos_ids) or None,
                 pad_token_id=0,
             )[0, ids.shape[1] :]

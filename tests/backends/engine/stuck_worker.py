@@ -14,7 +14,7 @@ import time
 from hybrid_llm.backends.node import ipc
 from hybrid_llm.backends.node.engine import EngineInfo, EngineLoad, EngineOutput, EngineRequest
 from hybrid_llm.backends.node.liveness import Pulse
-from hybrid_llm.backends.node.worker import Outbox
+from hybrid_llm.backends.node.pipes import Outbox
 from hybrid_llm.core.generation import FinishReason
 
 MODE = sys.argv[1]
@@ -51,5 +51,5 @@ class Worker:
 
 
 if MODE == "held":
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(40)"])
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(40)"], start_new_session=True)
 Worker().run()

@@ -13,6 +13,7 @@ import torch
 import transformers
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo
+from hybrid_llm.backends.node.engines.blocks import BlockPool, Copy, Table
 from hybrid_llm.backends.node.engines.capacity import context_window
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.loop import LoopEngine
@@ -20,31 +21,13 @@ from hybrid_llm.backends.node.engines.scheduler import Scheduler
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
+from tests.backends.engine.conftest import VOCAB
+from tests.backends.engine.poison import poison
 
 POISON = {
-    "empty prompt": {"prompt_ids": ()},
-    "id above the vocabulary": {"prompt_ids": (1, 211)},
-    "negative id": {"prompt_ids": (-1,)},
-    "id that is no number": {"prompt_ids": ("1",)},
-    "id that is a bool": {"prompt_ids": (True,)},
-    "end id above the vocabulary": {"eos_ids": frozenset({999})},
-    "no tokens wanted": {"max_tokens": 0},
-    "negative max_tokens": {"max_tokens": -5},
-    "absurd max_tokens": {"max_tokens": 10**18},
-    "max_tokens that is a float": {"max_tokens": 1.5},
-    "prompt larger than the window": {"prompt_ids": (1,) * 300},
-    "NaN deadline": {"expires": math.nan},
-    "NaN temperature": {"sampling": Sampling(temperature=math.nan)},
-    "negative temperature": {"sampling": Sampling(temperature=-1.0)},
-    "infinite temperature": {"sampling": Sampling(temperature=math.inf)},
-    "top_p of 0": {"sampling": Sampling(top_p=0.0)},
-    "NaN top_p": {"sampling": Sampling(top_p=math.nan)},
-    "negative top_k": {"sampling": Sampling(top_k=-1)},
-    "min_p above 1": {"sampling": Sampling(min_p=1.5)},
-    "penalty of 0": {"sampling": Sampling(repetition_penalty=0.0)},
-    "temperature that is a text": {"sampling": Sampling(temperature="hot")},
-    "seed that is a float": {"sampling": Sampling(temperature=1.0, seed=1.5)},
+    **poison(VOCAB, 256),
     "schema without a tokenizer": {"output_schema": "{}"},
+    "adapter that is no name": {"adapter": ["other"]},
 }
 
 
@@ -98,6 +81,20 @@ def test_an_abort_frees_the_slot_in_the_next_step(engine, make_request):
     assert engine.load().kv_tokens_used == 0
 
 
+def test_an_abort_frees_the_kv_cache_in_the_next_step(model_folder, make_request):
+    engine = load_engine(EngineConfig(model=model_folder("llama"), max_slots=4, kv_tokens=64, threads=1))
+    long, waiting = make_request(range(40), 24), make_request(range(50), 2)
+    engine.submit(long)
+    engine.step()
+    engine.submit(waiting)
+    engine.step()
+    assert (engine.load().active, engine.load().waiting, engine.load().kv_tokens_used) == (1, 1, 48)
+    engine.abort(long.request_id)
+    assert engine.load().kv_tokens_used == 0
+    assert [output.request_id for output in engine.step()] == [waiting.request_id]
+    engine.abort(waiting.request_id)
+
+
 def test_deadlines_end_running_and_waiting_requests(engine, make_request, run):
     soon = time.monotonic() + 0.05
     running = [make_request(range(5), 250, expires=soon) for _ in range(3)]
@@ -125,7 +122,7 @@ class Failing:
     """A runner that raises, or gives NaN, when it reads certain tokens; else the next token is the last one + 1."""
 
     def __init__(self) -> None:
-        self.wiped: list[int] = []
+        self.wiped: list[list[int]] = []
 
     def forward(self, segments):
         logits = torch.zeros(0, 50)
@@ -137,20 +134,20 @@ class Failing:
             logits = torch.cat([logits, row]) if segment.complete else logits
         return logits
 
-    def wipe(self, slot: int) -> None:
-        self.wiped.append(slot)
+    def wipe(self, blocks: list[int]) -> None:
+        self.wiped.append(blocks)
 
-    def copy(self, source: int, target: int, length: int) -> None:
+    def copy(self, copy: Copy) -> None:
         pass
 
-    def intact(self, slot: int, first: int, last: int) -> bool:
+    def intact(self, table: Table, first: int, last: int) -> bool:
         return True
 
 
 def test_a_step_that_raises_fails_only_the_request_that_makes_it_raise(make_request, run):
     info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=4)
     runner = Failing()
-    engine = LoopEngine(runner, info, Scheduler(slots=4, prefill_budget=64, max_waiting=8))
+    engine = LoopEngine(runner, info, Scheduler(BlockPool(16), slots=4, prefill_budget=64, max_waiting=8))
     good, late = make_request([1, 2], 5), make_request([20], 5)
     raises, nan, reaches = make_request([1, 13], 5), make_request([14], 5), make_request([10], 8)
     answers = run(engine, [good, raises, nan, reaches, late])
@@ -165,12 +162,38 @@ def test_a_step_that_raises_fails_only_the_request_that_makes_it_raise(make_requ
 def test_requests_that_cannot_be_computed_leave_the_engine_to_the_others(poison, code, make_request, run):
     """However many come in a row: the device still computes a token of the engine's own."""
     info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=2)
-    engine = LoopEngine(Failing(), info, Scheduler(slots=2, prefill_budget=64, max_waiting=64))
+    engine = LoopEngine(Failing(), info, Scheduler(BlockPool(16), slots=2, prefill_budget=64, max_waiting=64))
     poisoned = [make_request([poison], 5) for _ in range(30)]
     answers = run(engine, poisoned)
     assert {answers.error(request) for request in poisoned} == {code}
     good = make_request([1, 2], 5)
     assert run(engine, [good]).tokens[good.request_id] == [3, 4, 5, 6, 7]
+
+
+class Infinite(Failing):
+    """An adapter that makes keys infinite which no query attends to: all logits are finite."""
+
+    recycles = True
+    adapters = None
+
+    def intact(self, table: Table, first: int, last: int) -> bool:
+        del table
+        assert first < last
+        return False
+
+
+@pytest.mark.parametrize("adapter", ["", "a"])
+def test_infinite_keys_of_an_adapter_reach_no_other_request(adapter, make_request, run):
+    info = EngineInfo(
+        engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=2, adapters=("a",)
+    )
+    runner = Infinite()
+    engine = LoopEngine(runner, info, Scheduler(BlockPool(16), slots=2, prefill_budget=64, max_waiting=8))
+    first, again = (make_request(range(15, 50), 5, adapter=adapter) for _ in range(2))
+    run(engine, [first])
+    cached = run(engine, [again]).ends[again.request_id].cached_tokens
+    assert (cached > 0) == (not adapter)
+    assert bool(runner.wiped) == bool(adapter)
 
 
 class Broken(Failing):
@@ -189,7 +212,9 @@ class Broken(Failing):
 @pytest.mark.parametrize("raises", [True, False])
 def test_an_engine_whose_device_fails_gives_itself_up(raises, make_request, run):
     info = EngineInfo(engine="fake", model="m", architecture="a", vocab_size=50, context_window=64, slots=2)
-    engine = LoopEngine(Broken(raises=raises), info, Scheduler(slots=2, prefill_budget=64, max_waiting=64))
+    engine = LoopEngine(
+        Broken(raises=raises), info, Scheduler(BlockPool(16), slots=2, prefill_budget=64, max_waiting=64)
+    )
     requests = [make_request([1], 5) for _ in range(30)]
     with pytest.raises(RuntimeError, match="every request"):
         run(engine, requests)
@@ -293,7 +318,9 @@ def test_a_broken_model_folder_is_refused_with_the_remedy(harm, says, model_fold
         {"max_slots": 0},
         {"prefill_budget": 0},
         {"threads": -1},
-        {"kv_tokens": 40},
+        {"kv_tokens": 31},
+        {"context_window": 31},
+        {"context_window": -1},
         {"device": "nonsense"},
         {"engine": "v8"},
     ],
@@ -303,10 +330,19 @@ def test_an_impossible_option_is_refused(options, model_folder):
         load_engine(EngineConfig(model=model_folder("llama"), **options))
 
 
-def test_the_kv_budget_bounds_the_window(model_folder, make_request, run):
-    engine = load_engine(EngineConfig(model=model_folder("llama"), max_slots=2, kv_tokens=128, threads=1))
-    assert engine.info.context_window == 64
+def test_one_request_may_have_all_of_the_kv_cache(model_folder, make_request, run):
+    engine = load_engine(EngineConfig(model=model_folder("llama"), max_slots=4, kv_tokens=130, threads=1))
+    assert engine.info.context_window == 128
     assert engine.load().kv_tokens_total == 128
+    fits, too_long = make_request(range(40), 88), make_request(range(40), 89)
+    answers = run(engine, [fits, too_long])
+    assert (answers.error(fits), answers.error(too_long)) == (None, "rejected")
+    assert len(answers.tokens[fits.request_id]) == 88
+
+
+def test_the_window_of_one_request_can_be_bounded(model_folder, make_request, run):
+    engine = load_engine(EngineConfig(model=model_folder("llama"), max_slots=2, context_window=64, threads=1))
+    assert (engine.info.context_window, engine.load().kv_tokens_total) == (64, 128)
     fits, too_long = make_request(range(40), 24), make_request(range(40), 25)
     answers = run(engine, [fits, too_long])
     assert (answers.error(fits), answers.error(too_long)) == (None, "rejected")
@@ -321,7 +357,12 @@ def test_a_cache_larger_than_the_memory_is_refused_with_the_setting_that_helps(n
 def test_weights_larger_than_the_memory_are_refused_before_they_are_read(model_folder, tmp_path):
     folder = copy_of(model_folder("llama"), tmp_path / "model")
     numbers = 10**12
-    header = json.dumps({"w": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
+    known, at = {"w": [numbers]} | {f"layers.{layer}": [0] for layer in range(8)}, 0
+    entries = {}
+    for name, shape in known.items():
+        entries[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * shape[0]]}
+        at += 4 * shape[0]
+    header = json.dumps(entries).encode()
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + 4 * numbers)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.backends.node.engine import EngineConfig, EngineDied
 from hybrid_llm.backends.node.liveness import Liveness, ProgressMonitor, Pulse, StallLimits
-from hybrid_llm.backends.node.supervisor import EngineProcess
+from hybrid_llm.backends.node.supervisor import EngineProcess, Worker
 
 TICK = 0.5
 LIMITS = StallLimits()
@@ -86,7 +86,7 @@ def test_a_long_load_is_no_hang_until_its_own_limit_but_silence_is():
 
 def process(mode, health, tmp_path):
     config = EngineConfig(model=tmp_path, limits=StallLimits(stall=2.0))
-    return EngineProcess(config, health.append, worker=(WORKER, mode))
+    return EngineProcess(config, health.append, worker=Worker(arguments=(WORKER, mode)))
 
 
 async def first_output(engine, request):

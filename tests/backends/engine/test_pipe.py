@@ -29,6 +29,8 @@ samplings = st.builds(
     top_k=st.integers(),
     min_p=floats,
     repetition_penalty=floats,
+    presence_penalty=floats,
+    frequency_penalty=floats,
     seed=st.none() | st.integers(),
 )
 requests = st.builds(
@@ -43,7 +45,10 @@ requests = st.builds(
     salt=text,
     client=text,
     weight=floats,
+    partial_tokens=st.integers(),
     logprobs=st.none() | st.integers(0, 20),
+    adapter=text,
+    answered=st.integers(),
 )
 faults = st.builds(EngineFault, code=st.sampled_from(["rejected", "overloaded", "deadline", "internal"]), message=text)
 outputs = st.builds(
@@ -56,7 +61,15 @@ outputs = st.builds(
     cached_tokens=st.integers(),
     error=st.none() | faults,
 )
-loads = st.builds(EngineLoad, active=st.integers(), waiting=st.integers(), kv_tokens_used=st.integers())
+names = st.lists(text).map(tuple)
+loads = st.builds(
+    EngineLoad,
+    active=st.integers(),
+    waiting=st.integers(),
+    kv_tokens_used=st.integers(),
+    running_adapters=names,
+    waiting_adapters=names,
+)
 infos = st.builds(
     EngineInfo,
     engine=text,
@@ -65,6 +78,7 @@ infos = st.builds(
     vocab_size=st.integers(),
     context_window=st.integers(),
     slots=st.integers(),
+    adapters=names,
 )
 messages = st.one_of(
     requests,
@@ -73,7 +87,15 @@ messages = st.one_of(
     st.builds(Ready, infos),
     st.builds(Refused, text, st.none() | text),
     st.builds(Step, st.lists(outputs).map(tuple), loads),
-    st.builds(Start, st.builds(EngineConfig, model=st.just(Path("/models/one")), max_slots=st.integers(1, 1000))),
+    st.builds(
+        Start,
+        st.builds(
+            EngineConfig,
+            model=st.just(Path("/models/one")),
+            adapters=st.dictionaries(text, st.just(Path("/a"))),
+            max_slots=st.integers(1, 1000),
+        ),
+    ),
 )
 
 

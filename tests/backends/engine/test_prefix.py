@@ -9,7 +9,6 @@ import torch
 
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines.load import load_engine
-from hybrid_llm.backends.node.engines.scheduler import Assignment, CachedTokens, FreeSlots
 from hybrid_llm.backends.text import shared_prefix
 
 VOCAB = 211
@@ -153,46 +152,6 @@ def test_keys_and_values_that_are_not_finite_are_not_cached(steps, model_folder,
     answers = run(engine, [good])
     assert answers.ends[good.request_id].cached_tokens == 0
     assert answers.tokens[good.request_id] == expected(model_folder("llama"), good)
-
-
-# --- which slot ---------------------------------------------------------------------------------------------------
-
-A, B = tuple(range(100)), tuple(range(500, 600))
-
-
-def held(tokens, salt="s"):
-    return CachedTokens(salt=salt, tokens=tokens)
-
-
-def test_slots_that_hold_nothing_are_taken_first_and_by_number():
-    free = FreeSlots(3)
-    assert [free.take(held(A)).slot for _ in range(2)] == [0, 1]
-    free.put(0, held(A))
-    assert free.take(held(B)) == Assignment(slot=2, source=2, shared=0)
-
-
-def test_a_chat_goes_on_in_its_own_slot():
-    free = FreeSlots(3)
-    free.take(held(A))
-    free.put(0, held(A))
-    assert free.take(held((*A[:90], 7, 7))) == Assignment(slot=0, source=0, shared=90)
-
-
-def test_a_beginning_is_copied_where_the_rest_is_worth_keeping():
-    free = FreeSlots(3)
-    free.take(held(A))
-    free.put(0, held(A))
-    assert free.take(held((*A[:40], 7, 7))) == Assignment(slot=1, source=0, shared=40)
-    assert free.take(held((*A, 7)), [(1, held(A[:40]))]) == Assignment(slot=0, source=0, shared=100)
-
-
-def test_without_a_shared_prefix_the_least_recently_used_slot_is_taken():
-    free = FreeSlots(2)
-    for slot in (0, 1):
-        free.take(held(()))
-        free.put(slot, held((A, B)[slot]))
-    free.put(free.take(held((*A[:50], 3, 3))).slot, held(A[:50]))
-    assert free.take(held(tuple(range(900, 950)))).slot == 0, "slot 1 was given up for the copy, then used last"
 
 
 def test_the_beginning_that_two_texts_share():

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_llm.backends.edge.sampling import Sampler as EdgeSampler
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.sampler import Sampler
+from hybrid_llm.backends.text import ChatTokenizer
+from hybrid_llm.core.limits import SAMPLING
 from hybrid_llm.core.request import Sampling
+from tests.penalties import penalised, with_any_penalties
 
 PROBABILITIES = torch.tensor([0.02, 0.4, 0.08, 0.3, 0.2])
 LOGITS = PROBABILITIES.log()
@@ -62,18 +67,50 @@ def test_repetition_penalty_counts_the_prompt_and_the_answer():
     assert sampler.pick(logits) == 2
 
 
+@with_any_penalties
+def test_presence_and_frequency_penalties_are_those_of_the_formula(logits, presence, frequency, partial):
+    """Each choice is the likeliest token by the formula; at 0 the model's own, and nothing is computed for it."""
+    sampling, answer, logits = (
+        Sampling(presence_penalty=presence, frequency_penalty=frequency),
+        list(partial),
+        torch.tensor(logits),
+    )
+    sampler = Sampler(sampling, vocab_size=6, prompt_ids=[4, *partial], partial_ids=partial)
+    assert sampler.plain is (presence == frequency == 0)
+    for _ in range(12):
+        token = sampler.pick(logits)
+        scores = penalised(logits, answer, presence=presence, frequency=frequency)
+        assert scores[token] >= scores.max() - 1e-4
+        sampler.accept(token)
+        answer.append(token)
+
+
+def any_of(setting):
+    return st.floats(SAMPLING[setting].least, SAMPLING[setting].most)
+
+
 @given(
     seed=st.integers(-(2**70), 2**70),
-    temperature=st.floats(1e-300, 1e300),
-    top_p=st.floats(1e-300, 1.0),
-    top_k=st.integers(0, 2**40),
-    min_p=st.floats(0, 1),
-    logits=st.lists(st.floats(-1e30, 1e30), min_size=2, max_size=8),
+    temperature=any_of("temperature") | st.sampled_from([5e-324, 1e-300, 1e-45, 1e-38]),
+    top_p=any_of("top_p"),
+    top_k=st.integers(0, 1_000_000),
+    min_p=any_of("min_p"),
+    repetition_penalty=any_of("repetition_penalty"),
+    presence_penalty=any_of("presence_penalty"),
+    frequency_penalty=any_of("frequency_penalty"),
+    tokens=st.lists(st.tuples(st.floats(-1e30, 1e30), st.booleans()), min_size=2, max_size=8).filter(
+        lambda tokens: any(allowed for _, allowed in tokens)
+    ),
 )
 @settings(max_examples=150, deadline=None)
-def test_any_valid_setting_draws_a_token_of_the_vocabulary(seed, logits, **knobs):
-    sampler = Sampler(Sampling(seed=seed, **knobs), vocab_size=len(logits), prompt_ids=[])
-    assert 0 <= sampler.pick(torch.tensor(logits)) < len(logits)
+def test_any_valid_setting_draws_a_token_that_the_grammar_allows(seed, tokens, **knobs):
+    sampling = Sampling(seed=seed, **knobs)
+    assert not sampling.fault(any_seed=True)
+    logits = torch.tensor([logit if allowed else -torch.inf for logit, allowed in tokens])
+    sampler = Sampler(sampling, vocab_size=len(tokens), prompt_ids=[0], partial_ids=[1])
+    device = EdgeSampler(replace(sampling, seed=abs(seed) % 2**63), [0], len(tokens), [1])
+    for draw in (sampler.pick, lambda logits: device.draw(logits.numpy().copy())):
+        assert tokens[draw(logits)][1]
 
 
 def test_a_seed_gives_the_same_answer_alone_and_in_company(model_folder, make_request, run):
@@ -94,3 +131,33 @@ def test_without_a_seed_answers_differ(model_folder, make_request, run):
     requests = [make_request(range(12), 20, sampling=Sampling(temperature=2.0)) for _ in range(4)]
     answers = run(engine, requests)
     assert len({tuple(tokens) for tokens in answers.tokens.values()}) > 1
+
+
+def test_an_engine_goes_on_with_the_answer_of_another_as_if_it_had_drawn_it(demo_model, make_request, run):
+    first, second = (load_engine(EngineConfig(model=demo_model, dtype="fp32", threads=1, max_slots=4)) for _ in "12")
+    tokenizer = ChatTokenizer.load(demo_model).tokenizer
+    prompt = tokenizer.encode("Name three planets.").ids
+    schema = '{"type":"object","properties":{"name":{"type":"string","maxLength":30},"n":{"type":"integer"}}}'
+    for asked in (
+        {},
+        {"sampling": Sampling(repetition_penalty=1.7)},
+        {"sampling": Sampling(temperature=1.0, top_p=0.9, seed=5)},
+        {"sampling": Sampling(temperature=1.0, seed=5, repetition_penalty=1.3), "output_schema": schema},
+    ):
+        whole = make_request(prompt, 16, **asked)
+        tokens = run(first, [whole]).tokens[whole.request_id]
+        assert len(tokens) > 8
+        cuts = (1, 7, len(tokens) - 1)
+        rests = [make_request([*prompt, *tokens[:cut]], 16 - cut, answered=cut, **asked) for cut in cuts]
+        answers = run(second, rests)
+        assert [answers.tokens[rest.request_id] for rest in rests] == [tokens[cut:] for cut in cuts]
+
+    done, other = tokenizer.encode('"yes"').ids, tokenizer.encode("no").ids
+    whole, wrong, beyond = (
+        make_request((3, *answered), 8, answered=count, output_schema='{"const":"yes"}')
+        for answered, count in ((done, len(done)), (other, len(other)), (other, 9))
+    )
+    answers = run(second, [whole, wrong, beyond])
+    assert answers.ends[whole.request_id].finish_reason == "stop"
+    assert not answers.tokens[whole.request_id]
+    assert answers.error(wrong) == answers.error(beyond) == "rejected"

@@ -1,7 +1,8 @@
-"""In any order of arrivals and aborts every request ends once, within slots and budget, with its own answer."""
+"""In any order of arrivals and aborts every request ends once, within slots, memory and budget, with its own answer."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
 
@@ -9,12 +10,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybrid_llm.backends.node.engine import EngineConfig, EngineInfo, EngineOutput, EngineRequest
+from hybrid_llm.backends.node.engine import KV_BLOCK, EngineConfig, EngineInfo, EngineOutput, EngineRequest
+from hybrid_llm.backends.node.engines.blocks import BlockPool, Copy, Table
 from hybrid_llm.backends.node.engines.load import load_engine
 from hybrid_llm.backends.node.engines.loop import LoopEngine
 from hybrid_llm.backends.node.engines.scheduler import Scheduler
 
-SLOTS, CAPACITY, BUDGET, WAITING, VOCAB = 3, 48, 7, 4, 31
+SLOTS, WINDOW, BUDGET, WAITING, VOCAB = 3, 48, 7, 4, 31
+MOST_STEPS = 3000
 
 events = st.lists(
     st.one_of(
@@ -28,35 +31,60 @@ events = st.lists(
 
 
 class Tape:
-    """A runner whose next token depends on everything in the slot, and that checks what it is asked to do."""
+    """A runner whose next token depends on everything in a text's blocks, and that checks what it is asked to do."""
 
-    def __init__(self) -> None:
-        self.slots: dict[int, list[int]] = {slot: [] for slot in range(SLOTS)}
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+        self.blocks: dict[int, list[int]] = {block: [] for block in range(scheduler.pool.blocks)}
 
     def forward(self, segments):
-        assert len({segment.slot for segment in segments}) == len(segments) <= SLOTS
+        check_memory(self.scheduler)
+        assert len({segment.table for segment in segments}) == len(segments) <= SLOTS
         assert sum(len(segment.ids) for segment in segments) <= BUDGET + SLOTS
         rows = []
         for segment in segments:
-            assert segment.end <= CAPACITY
-            kept = self.slots[segment.slot][: segment.start]
-            assert len(kept) == segment.start, "reads on from what is not in the cache"
-            self.slots[segment.slot] = kept + segment.ids
+            assert segment.end <= min(WINDOW, len(segment.table.blocks) * KV_BLOCK)
+            for position, token in enumerate(segment.ids, segment.start):
+                self.write(segment.table, position, token)
             if segment.complete:
-                rows.append(torch.nn.functional.one_hot(torch.tensor(answer(self.slots[segment.slot])), VOCAB).float())
+                text = [token for block in segment.table.blocks for token in self.blocks[block]][: segment.end]
+                rows.append(torch.nn.functional.one_hot(torch.tensor(answer(text)), VOCAB).float())
         return torch.stack(rows) if rows else torch.zeros(0, VOCAB)
 
-    def wipe(self, slot: int) -> None:
+    def write(self, table: Table, position: int, token: int) -> None:
+        block = table.blocks[position // KV_BLOCK]
+        held = [other for other in self.scheduler.running.values() if block in other.table.blocks]
+        assert [other.table for other in held] == [table], "writes to what others hold, or to what nobody does"
+        kept = self.blocks[block][: position % KV_BLOCK]
+        assert len(kept) == position % KV_BLOCK, "reads on from what is not in the cache"
+        self.blocks[block] = [*kept, token]
+
+    def wipe(self, blocks: list[int]) -> None:
         raise AssertionError("nothing fails here")
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        assert source != target
-        assert length <= len(self.slots[source]), "copies what is not in the cache"
-        self.slots[target] = self.slots[source][:length]
+    def copy(self, copy: Copy) -> None:
+        assert copy.source != copy.target
+        assert copy.tokens <= len(self.blocks[copy.source]), "copies what is not in the cache"
+        self.blocks[copy.target] = self.blocks[copy.source][: copy.tokens]
 
-    def intact(self, slot: int, first: int, last: int) -> bool:
-        assert first < last <= len(self.slots[slot])
+    def intact(self, table: Table, first: int, last: int) -> bool:
+        assert first < last <= len(table.blocks) * KV_BLOCK
         return True
+
+
+def check_memory(scheduler: Scheduler) -> None:
+    """Each block is counted once for each text that holds it, or is free; what is set aside belongs to one."""
+    pool = scheduler.pool
+    tables = [sequence.table for sequence in scheduler.running.values()]
+    holders = Counter(block for table in tables for block in table.blocks)
+    assert all(len(set(table.blocks)) == len(table.blocks) for table in tables)
+    assert pool.held == len(holders) <= pool.blocks
+    assert pool._holders == [holders[block] for block in range(pool.blocks)]
+    aside = Counter(block for table in tables for block in range(table.next, table.end))
+    assert set(aside.values()) <= {1}
+    assert not aside.keys() & holders.keys()
+    assert [bool(each) for each in pool._busy] == [block in aside or block in holders for block in range(pool.blocks)]
+    assert not any(sequence.table.blocks for sequence in scheduler.waiting.values())
 
 
 def answer(tokens: list[int]) -> int:
@@ -70,14 +98,15 @@ def alone(prompt: tuple[int, ...], most: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-@given(events=events)
-@settings(max_examples=200, deadline=None)
-def test_every_request_ends_exactly_once_with_the_answer_it_gets_alone(events):
-    info = EngineInfo(
-        engine="tape", model="m", architecture="a", vocab_size=VOCAB, context_window=CAPACITY, slots=SLOTS
-    )
-    engine = LoopEngine(Tape(), info, Scheduler(slots=SLOTS, prefill_budget=BUDGET, max_waiting=WAITING))
-    check(engine, events, alone)
+@given(events=events, blocks=st.integers(WINDOW // KV_BLOCK, 10))
+@settings(max_examples=300, deadline=None)
+def test_every_request_ends_exactly_once_with_the_answer_it_gets_alone(events, blocks):
+    """In any amount of memory that holds one window, so that answers that grow must make room for each other."""
+    info = EngineInfo(engine="tape", model="m", architecture="a", vocab_size=VOCAB, context_window=WINDOW, slots=SLOTS)
+    scheduler = Scheduler(BlockPool(blocks), slots=SLOTS, prefill_budget=BUDGET, max_waiting=WAITING)
+    check(LoopEngine(Tape(scheduler), info, scheduler), events, alone)
+    check_memory(scheduler)
+    assert scheduler.pool.held == 0
 
 
 class Trial:
@@ -138,8 +167,10 @@ def check(engine: LoopEngine, events: list[tuple[str, int, int]], alone: Callabl
     trial = Trial(engine)
     for event in events:
         trial.play(*event)
-    while not engine.idle:
-        trial.step()
+    for _ in range(MOST_STEPS):
+        if not engine.idle:
+            trial.step()
+    assert engine.idle, "requests wait for each other"
     assert trial.finished.keys() | trial.given_up == trial.submitted.keys()
     for request_id, tokens in trial.finished.items():
         request = trial.submitted[request_id]
@@ -154,7 +185,9 @@ def test_a_real_model_answers_under_any_schedule_as_it_does_alone(events, model_
 
 @cache
 def engine_of(folder):
-    return load_engine(EngineConfig(model=folder, max_slots=SLOTS, prefill_budget=BUDGET, max_waiting=64, threads=1))
+    return load_engine(
+        EngineConfig(model=folder, max_slots=SLOTS, kv_tokens=96, prefill_budget=BUDGET, max_waiting=64, threads=1)
+    )
 
 
 @cache

@@ -20,8 +20,10 @@ from hybrid_llm.backends.following.spec import FollowingSpec
 from hybrid_llm.backends.models.encoders import convert_encoder
 from hybrid_llm.backends.models.registry import publish, pull
 from hybrid_llm.errors import (
+    BackendOverloaded,
     BackendUnavailable,
     ConfigError,
+    HybridLLMError,
     NoEligibleBackend,
     StreamInterrupted,
     UntrustedModel,
@@ -107,6 +109,21 @@ def test_an_open_stream_ends_with_the_model_that_it_began_with(released, followi
         assert backend.capabilities.model == "three"
 
 
+def test_a_replaced_model_is_closed_once_its_last_request_has_ended(released, following, client):
+    released("one")
+    backend = following()
+    with client(backend) as llm:
+        whole, old = asked(llm)[0].text, backend._served.backend
+        streams = [llm.stream(QUESTION, max_tokens=12, deadline=60.0) for _ in range(2)]
+        begun = [next(stream).text for stream in streams]
+        released("two")
+        backend.follower.check()
+        for text, stream in zip(begun, streams, strict=True):
+            assert old.loaded
+            assert text + "".join(chunk.text for chunk in stream) == whole
+        eventually(lambda: not old.loaded)
+
+
 def test_a_version_that_passes_its_trial_stays_and_the_one_before_is_kept(released, following, client, store):
     old, new = released("one"), None
     backend = following(PASSED)
@@ -166,6 +183,41 @@ def test_a_version_that_is_not_ready_any_more_is_taken_back(released, following,
         eventually(lambda: backend.version == old)
         assert backend.follower.status.refused[bad] == "closed"
         assert asked(llm)[0].text
+
+
+def test_a_trial_that_another_version_ends_counts_for_the_good_one(released, following, client):
+    """A version came while another one was on trial: what comes back is what was good before both."""
+    good = released("one")
+    backend = following(TrialSpec(requests=50))
+    with client(backend) as llm:
+        asked(llm)
+        for name in ("two", "three"):
+            bad = released(name)
+            backend.follower.check()
+            assert (backend.version, backend.follower.status.on_trial) == (bad, True)
+        backend._served.backend.close()  # not ready any more
+        with pytest.raises(NoEligibleBackend):
+            asked(llm)
+        eventually(lambda: backend.version == good)
+        assert asked(llm)[0].text
+
+
+def test_what_no_model_could_answer_counts_for_no_version(released, following, client):
+    released("one")
+    backend = following()
+    with client(backend) as llm:
+        asked(llm)
+        before, error = backend.figures, BackendOverloaded("busy", backend="edge", retry_after=0.0)
+        backend._served.backend.stream = lambda cleared: raised(error)
+        with pytest.raises(HybridLLMError):
+            asked(llm)
+        assert backend.figures == before
+
+
+def raised(error):
+    """A stream that ends by *error*."""
+    raise error
+    yield
 
 
 def test_a_version_that_is_slower_is_taken_back(released, following, client):

@@ -178,7 +178,7 @@ def test_a_folder_of_another_runtime_says_what_is_missing(models, tmp_path):
 
 def test_without_the_runtime_the_message_has_the_line_that_installs_it(models, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(ConfigError, match=r"litert`|ai-edge-litert>"):
+    with pytest.raises(ConfigError, match=r"hybrid-llm\[litert\]|ai-edge-litert>"):
         encoder(models / "texts")
 
 

@@ -12,7 +12,7 @@ from hybrid_llm.backends.models.sources.source import FetchFailed
 from hybrid_llm.core.errors import ConfigError, SecurityError
 
 pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
+pytest.importorskip("moto.server")
 boto3 = pytest.importorskip("boto3")
 
 CONTENT = random.Random(1).randbytes(12_000_000)
@@ -20,20 +20,11 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 URL = "s3://models/small/m.gguf"
 
 
-@pytest.fixture(scope="module")
-def address():
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
-def bucket(address, monkeypatch):
+def bucket(s3_endpoint, monkeypatch):
     """The bucket `models` with one object, at the endpoint that the environment names."""
     secrets = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**secrets, "AWS_ENDPOINT_URL": address}.items():
+    for name, value in {**secrets, "AWS_ENDPOINT_URL": s3_endpoint}.items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
     client.create_bucket(Bucket="models")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid_llm.backends.models.sources import Wanted, parse_source
-from hybrid_llm.backends.models.sources.source import FetchFailed, without_credentials
+from hybrid_llm.backends.models.sources.source import FetchFailed
 from hybrid_llm.backends.models.space import NoSpace
 from hybrid_llm.core.errors import ConfigError, HybridLLMError, SecurityError
 
@@ -183,11 +183,6 @@ def test_an_index_that_cannot_be_reached_is_an_error_that_says_what_to_copy(tmp_
         fetch("pypi:some-model==1.0", tmp_path / "d")
     assert "secret" not in str(caught.value)
     assert list((tmp_path / "d").iterdir()) == []
-
-
-@given(st.text("ab:/@ .", max_size=20), st.text("xyz", min_size=1, max_size=8))
-def test_no_password_of_a_url_is_shown(before, password):
-    assert password not in without_credentials(f"{before}https://u:{password}@h/")
 
 
 def test_every_failure_is_an_error_of_ours():

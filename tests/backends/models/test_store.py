@@ -18,6 +18,7 @@ from hybrid_llm import generate
 from hybrid_llm.backends.chat_files import read_sampling
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig, ModelStore, embedded_model
 from hybrid_llm.backends.models.locks import locked
+from hybrid_llm.backends.models.manifests import staging, write_manifest
 from hybrid_llm.backends.models.sources import Wanted, parse_source
 from hybrid_llm.backends.models.store import Addition, add, remove, use, verify
 from hybrid_llm.core.errors import ConfigError, SecurityError
@@ -273,3 +274,38 @@ def test_a_path_that_is_no_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="HYBRID_LLM_MODELS"):
         added(ModelStore(tmp_path / "file" / "store"))
+
+
+def encoder_folder(folder):
+    """A folder of an encoder, as far as the store reads it."""
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "model.onnx"):
+        (folder / name).write_text("{}")
+    write_manifest(
+        folder, name="topics", architecture="Bert", precision="int8", parameters=1, libraries=(),
+        sizes={"context_length": 32, "vocab_size": 100},
+    )  # fmt: skip
+    return folder
+
+
+def test_an_encoder_is_no_default_model(tmp_path):
+    store = ModelStore(tmp_path / "store")
+    found = added(store, encoder_folder(tmp_path / "encoder"), name="topics")
+    assert (found.is_default, store.default, found.manifest.kind) == (False, "", "encoder")
+    with pytest.raises(ConfigError, match=r"`topics` classifies, and answers no prompts: .*`kind: encoder`"):
+        use(store, "topics")
+    with pytest.raises(ConfigError, match="`kind: encoder`, which classifies"):
+        EdgeBackend(EdgeConfig(model=store.folder("topics")))
+    assert added(store).is_default
+
+
+def test_staging_of_killed_processes_goes_and_that_of_others_stays(tmp_path):
+    (tmp_path / ".[a].partial-killed").mkdir()
+    with staging(tmp_path / "[a]") as folder:
+        assert [path.name for path in tmp_path.glob(".*.partial-*")] == [folder.name]
+        with pytest.raises(ConfigError, match="another process makes"), staging(tmp_path / "[a]"):
+            pass
+        with staging(tmp_path / "b"):
+            pass
+        assert folder.is_dir()
+    assert not list(tmp_path.iterdir())

@@ -423,6 +423,16 @@ class TestWhatIsSent:
         assert "max_completion_tokens" in json.loads(payload(cleared(), hosted))
         with pytest.raises(errors.RequestRejected, match="top_k"):
             payload(cleared(sampling=Sampling(top_k=5)), hosted)
+        neutral = Sampling(explicit=("top_k", "repetition_penalty", "temperature"))
+        body = json.loads(payload(cleared(sampling=neutral), hosted))
+        assert (body["temperature"], "top_k" in body, "repetition_penalty" in body) == (0.0, False, False)
+
+    @pytest.mark.parametrize("base", ["https://api.openai.com/v1", "http://127.0.0.1:9/v1"])
+    def test_presence_and_frequency_penalties_are_of_every_server(self, base: str) -> None:
+        sampling = Sampling(presence_penalty=0.5, frequency_penalty=0.0, explicit=("frequency_penalty",))
+        body = json.loads(payload(cleared(sampling=sampling), spec(base)))
+        assert (body["presence_penalty"], body["frequency_penalty"]) == (0.5, 0.0)
+        assert opened("http://127.0.0.1:9/v1").capabilities.penalties is True
 
     @pytest.mark.parametrize("dialect", ["vllm", "sglang", "llama.cpp", "ollama", "other", "openai"])
     def test_a_partial_answer_is_gone_on_with(self, dialect: str) -> None:

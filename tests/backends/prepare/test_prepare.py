@@ -117,6 +117,15 @@ def test_architectures_that_do_not_come_out_right_are_refused_with_the_reason(tm
         convert(_source(tmp_path, architectures=[architecture]), tmp_path / "out")
 
 
+@pytest.mark.parametrize("architecture", ["BertModel", "BertForMaskedLM", "LlamaModel", "ViTForImageClassification"])
+def test_a_model_without_a_head_that_answers_or_classifies_is_refused_before_the_work(tmp_path, architecture):
+    source = _source(tmp_path, architectures=[architecture])
+    with pytest.raises(
+        ConfigError, match=f"{architecture} neither .*models tune --model {source} .*convert the result"
+    ):
+        convert(source, tmp_path / "out")
+
+
 def test_an_architecture_that_the_builder_does_not_know_is_reported(tmp_path, tiny_root):
     source = shutil.copytree(tiny_root / "hf", tmp_path / "source")
     config = json.loads((source / "config.json").read_text())

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.backends.signing.sign import make_signing_key, sign_folder
-from hybrid_llm.backends.signing.statement import SIGNATURE, decode
+from hybrid_llm.backends.signing.statement import SIGNATURE, decode, encode_bundle, encode_statement, to_sign
 from hybrid_llm.backends.signing.trust import Trust
-from hybrid_llm.backends.signing.verify import verify_any, verify_folder
+from hybrid_llm.backends.signing.verify import digest_folder, verify_any, verify_folder
+from hybrid_llm.backends.wire.certificates import issue, load_certificates, load_key
 from hybrid_llm.core.errors import ConfigError, UntrustedModel
 from tests.backends.signing.conftest import write_model
 
@@ -55,6 +60,74 @@ def test_another_signer_is_not_trusted(model, certs, trust, name, why):
     assert (caught.value.reason, caught.value.model) == ("signer", str(model))
 
 
+def test_a_signer_whose_name_begins_like_the_trusted_one_is_another_signer(model, certs, trust):
+    issue(certs, "release-test", kind="signer")
+    with pytest.raises(UntrustedModel, match="release-test, not by"):
+        verify_folder(signed(model, certs, "release-test"), trust)
+
+
+SIGNS_DATA = x509.KeyUsage(True, *[False] * 8)
+SIGNS_CERTIFICATES = x509.KeyUsage(*[False] * 5, True, *[False] * 3)
+
+
+@pytest.mark.parametrize(
+    ("is_authority", "key_usage", "holds"),
+    [
+        (True, None, True),
+        (True, SIGNS_CERTIFICATES, True),
+        (True, SIGNS_DATA, False),
+        (False, None, False),
+        (False, SIGNS_CERTIFICATES, False),
+    ],
+)
+def test_only_an_authority_lets_somebody_else_sign(model, tmp_path, is_authority, key_usage, holds):
+    """The trusted authority has issued a certificate; its owner issues one for somebody else."""
+    extensions = [x509.BasicConstraints(ca=is_authority, path_length=None), *([key_usage] if key_usage else [])]
+    root = issued(tmp_path, "root", None, x509.BasicConstraints(ca=True, path_length=None))
+    between = issued(tmp_path, "between", root, *extensions)
+    issued(tmp_path, "third", between, x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]))
+    sign_folder(model, tmp_path / "third.key", tmp_path / "third.pem", chain=[tmp_path / "between.pem"])
+    with contextlib.nullcontext() if holds else pytest.raises(UntrustedModel, match="is not of the authority"):
+        verify_folder(model, Trust(ca=tmp_path / "root.pem"))
+
+
+def issued(folder, name, issuer, *extensions):
+    """A certificate and its key, in *folder* too, by *issuer*, a certificate and its key, or by itself."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder(
+        issuer[0].subject if issuer else subject,
+        subject,
+        key.public_key(),
+        x509.random_serial_number(),
+        now - timedelta(days=1),
+        now + timedelta(days=1),
+    )
+    for each in extensions:
+        builder = builder.add_extension(each, critical=True)
+    names = x509.SubjectAlternativeName([x509.DNSName(f"{name}.example")])
+    certificate = builder.add_extension(names, critical=False).sign(issuer[1] if issuer else key, hashes.SHA256())
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / f"{name}.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+    return certificate, key
+
+
+def test_a_signature_cannot_leave_out_what_is_loaded(model, certs, trust):
+    """What a signature asks to ignore is ignored only where nothing of it is ever loaded."""
+    statement = json.loads(encode_statement("m", digest_folder(model)))
+    statement["predicate"]["serialization"]["ignore_paths"] = ["extra.onnx", ".gitignore"]
+    data, key = json.dumps(statement).encode(), load_key(certs / "release.key")
+    chain = tuple(each.public_bytes(serialization.Encoding.DER) for each in load_certificates(certs / "release.pem"))
+    value = key.sign(to_sign(data), ec.ECDSA(hashes.SHA256()))
+    (model / SIGNATURE).write_bytes(encode_bundle(data, value, chain=chain))
+    (model / ".gitignore").write_text("x")
+    verify_folder(model, trust)
+    (model / "extra.onnx").write_bytes(b"x")
+    with pytest.raises(UntrustedModel, match=r"extra\.onnx is not signed"):
+        verify_folder(model, trust)
+
+
 def test_the_certificate_of_an_app_signs_no_model(model, certs):
     with pytest.raises(ConfigError, match="--kind signer"):
         signed(model, certs, "app")
@@ -66,6 +139,15 @@ def test_the_certificate_of_an_app_signs_no_model(model, certs):
     ).sign(model, model / SIGNATURE)
     with pytest.raises(UntrustedModel, match="not for signing"):
         verify_folder(model, Trust(ca=certs / "ca.pem"))
+
+
+def test_of_several_signatures_the_one_that_is_trusted_is_taken(model, certs, trust):
+    files, found = digest_folder(model), []
+    for name in ("other", "release"):
+        found.append((signed(model, certs, name) / SIGNATURE).read_bytes())
+    assert verify_any(found, files, trust, "m") == verify_any(found[::-1], files, trust, "m") == found[1]
+    with pytest.raises(UntrustedModel, match="signer/other"):
+        verify_any(found[:1], files, trust, "m")
 
 
 def test_a_plain_key_is_no_certificate_and_a_certificate_no_plain_key(model, certs, trust):

@@ -37,13 +37,14 @@ class FakeEngine:
     """Answers with the tokens of *answer*, one each *delay* seconds; counts who is in a slot.
 
     *logprobs*: it reports that it scores tokens, and does, each with minus its position; *silent*: it does not.
+    *penalties*: it reports that it follows them.
     """
 
     def __init__(
         self, answer="hello from the node", *, delay=0.0, slots=2, window=4096, error=None, die_after=None,
-        logprobs=False, silent=False,
+        logprobs=False, silent=False, penalties=True, adapters=(),
     ):  # fmt: skip
-        self.logprobs, self.silent = logprobs, silent
+        self.logprobs, self.silent, self.penalties, self.adapters = logprobs, silent, penalties, adapters
         self.ids = byte_tokenizer().tokenizer.encode(answer).ids
         self.delay, self.slots, self.window, self.error = delay, slots, window, error
         self.active, self.seen, self.aborted = 0, [], 0
@@ -52,7 +53,7 @@ class FakeEngine:
     async def start(self):
         self.info = EngineInfo(
             engine="fake", model="fake-model", architecture="Fake", vocab_size=256, context_window=self.window,
-            slots=self.slots, logprobs=self.logprobs,
+            slots=self.slots, logprobs=self.logprobs, penalties=self.penalties, adapters=self.adapters,
         )  # fmt: skip
         self.healthy = True
         return self.info
@@ -86,7 +87,8 @@ class FakeEngine:
         return (TokenScores(-float(number), ((token, -0.25), (token + 1, -1.5))[: request.logprobs]),)
 
     def load(self):
-        return EngineLoad(active=self.active, waiting=0, slots=self.slots)
+        running = {request.adapter for request in self.seen[-self.active :] if request.adapter} if self.active else ()
+        return EngineLoad(active=self.active, waiting=0, slots=self.slots, running_adapters=tuple(running))
 
     async def close(self):
         self.healthy = False

@@ -26,7 +26,7 @@ from hybrid_llm.core.generation import Chunk, FinishReason, Timings, Usage
 from hybrid_llm.core.limits import RequestLimits
 from hybrid_llm.core.request import Message, Request, Sampling, Tool
 from hybrid_llm.protos import hybrid_pb2 as pb
-from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMServicer, HybridLLMStub, add_HybridLLMServicer_to_server
+from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 
 GENERATE = "/hybrid_llm.v1.HybridLLM/Generate"
 VERSION = ((PROTOCOL_KEY, "1"),)
@@ -74,6 +74,8 @@ BAD = {
     "top_k": {"sampling": pb.Sampling(top_k=-1)},
     "min_p": {"sampling": pb.Sampling(min_p=2)},
     "repetition_penalty": {"sampling": pb.Sampling(repetition_penalty=NAN)},
+    "presence_penalty": {"sampling": pb.Sampling(presence_penalty=NAN)},
+    "frequency_penalty": {"sampling": pb.Sampling(frequency_penalty=-2.5)},
     "stop": {"sampling": pb.Sampling(stop=[""])},
     "request_id": {"request_id": "a\nb"},
     "tenant": {"tenant": "x" * 200},
@@ -164,41 +166,6 @@ def test_a_client_of_another_version_learns_both_versions(shared, metadata, thei
     error = _error(shared[1], _request(), metadata)
     assert isinstance(error, ProtocolMismatch)
     assert (error.ours, error.theirs) == (theirs, 1), "seen from the client"
-
-
-class _Foreign(HybridLLMServicer):
-    """A node of version 2, or one that misbehaves."""
-
-    def __init__(self, behave):
-        self.behave = behave
-
-    def Generate(self, request, context):  # noqa: N802
-        yield from self.behave(context)
-
-    def Describe(self, request, context):  # noqa: N802
-        return pb.NodeDescription(protocol=2)
-
-
-@pytest.fixture
-def foreign(pki):
-    from concurrent.futures import ThreadPoolExecutor
-
-    from hybrid_llm.backends.wire.channels import server_credentials
-
-    servers = []
-
-    def start(behave, *, register=True):
-        server = grpc.server(ThreadPoolExecutor(2))
-        if register:
-            add_HybridLLMServicer_to_server(_Foreign(behave), server)
-        port = server.add_secure_port("127.0.0.1:0", server_credentials(pki.node))
-        server.start()
-        servers.append(server)
-        return f"127.0.0.1:{port}"
-
-    yield start
-    for server in servers:
-        server.stop(0)
 
 
 def _newer(context):
@@ -319,6 +286,8 @@ REQUESTS = st.builds(
         top_k=counts,
         min_p=st.floats(0, 1),
         repetition_penalty=st.floats(0, 10),
+        presence_penalty=st.floats(-2, 2),
+        frequency_penalty=st.floats(-2, 2),
         seed=st.none() | st.integers(-(2**63), 2**63 - 1),
         stop=st.lists(texts, max_size=3).map(tuple),
     ),

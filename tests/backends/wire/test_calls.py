@@ -128,7 +128,10 @@ def test_the_window_of_a_node_that_is_restarted_stays_known(node, cloud):
 
 
 def test_the_node_sees_every_field(cloud, node, tools):
-    sampling = Sampling(temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, repetition_penalty=1.2, seed=-5, stop=("zz",))
+    sampling = Sampling(
+        temperature=0.5, top_p=0.9, top_k=7, min_p=0.1, repetition_penalty=1.2, presence_penalty=-0.5,
+        frequency_penalty=0.25, seed=-5, stop=("zz",),
+    )  # fmt: skip
     list(cloud.stream(tools.cleared("hi", sampling=sampling, max_tokens=3)))
     seen = node.engine.seen[0]
     assert replace(seen.sampling, explicit=()) == sampling

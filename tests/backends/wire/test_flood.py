@@ -6,8 +6,6 @@ What is counted is the order in which answers end, and never seconds.
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 from contextlib import aclosing, suppress
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from hybrid_llm.backends.node.engine import EngineConfig
 from hybrid_llm.backends.node.engines import ENGINES
 from hybrid_llm.backends.text import ChatTokenizer
+from tests.endless import endless as make_endless
 
 pytest.importorskip("torch")
 MODEL = Path(__file__).resolve().parents[3] / "examples" / "models" / "hybrid-demo-node"
@@ -25,13 +24,7 @@ SLOTS, COUNT = 16, 40
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory):
     """The demonstration model with an end-of-text token that it never generates: answers have their full length."""
-    folder = tmp_path_factory.mktemp("model") / "endless"
-    shutil.copytree(MODEL, folder)
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json"):
-        content = json.loads((folder / name).read_text("utf-8"))
-        changed = {"eos_token_id": 0} if "eos_token_id" in content else {"eos_token": "<|pad|>"}
-        (folder / name).write_text(json.dumps(content | changed), "utf-8")
-    return folder
+    return make_endless(MODEL, tmp_path_factory.mktemp("model") / "endless")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ def test_the_checked_in_code_is_what_the_compiler_writes():
 def test_code_that_differs_is_named(tmp_path):
     _compiler_or_skip()
     written = [path.name for path in generate.generate(tmp_path)]
-    assert written == ["hybrid_pb2.py", "hybrid_pb2.pyi", "hybrid_pb2_grpc.py", "onnx_pb2.py", "onnx_pb2.pyi"]
+    services = [f"{name}_pb2{kind}" for name in ("engine", "hybrid") for kind in (".py", ".pyi", "_grpc.py")]
+    assert written == [*services, "onnx_pb2.py", "onnx_pb2.pyi"]
     (tmp_path / "hybrid_pb2.pyi").write_text("something else")
     assert generate.stale(tmp_path) == ["hybrid_pb2.pyi"]
 

@@ -324,6 +324,28 @@ def test_the_handshake_returns_the_version(node, pki):
     assert tls_handshake(address, pki.app, timeout=5, backend="cloud").version == "TLSv1.3"
 
 
+def test_a_proxy_that_sends_nothing_before_the_client_begins_is_reached(pki):
+    """As HAProxy does it, where it ends TLS before a node."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.node.cert, pki.node.key)
+    context.load_verify_locations(pki.node.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    begun = []
+
+    def proxy(listening):
+        with context.wrap_socket(listening.accept()[0], server_side=True) as client:
+            while len(b"".join(begun)) < 33:
+                begun.append(client.recv(100))
+            client.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor() as pool:
+        served = pool.submit(proxy, listening)
+        address = Address.parse(f"127.0.0.1:{listening.getsockname()[1]}")
+        assert tls_handshake(address, pki.app, timeout=20, backend="cloud").version == "TLSv1.3"
+        served.result()
+    assert b"".join(begun).startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+
 @pytest.mark.parametrize("target", ["", "host", "host:", ":1", "host:0", "host:99999", "::1:7443", "a b:1", "h:1/x"])
 def test_a_target_that_is_no_address_is_refused(pki, tools, target):
     with pytest.raises(ConfigError, match="HOST:PORT"):

@@ -310,6 +310,23 @@ class TestTraining:
         ends = [start(name).communicate()[0].splitlines()[-1] for name in ("resumed", "whole")]
         assert ends[0] == ends[1]
 
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_products_are_of_the_precision_and_weights_of_single(self, tmp_path: Path, precision: str) -> None:
+        import torch
+
+        model, seen = torch.nn.Linear(4, 1), set()
+
+        def loss(model: Any, step: int) -> Any:
+            found = model(torch.full((8, 4), 1.0))
+            seen.add(found.dtype)
+            return (found.float() - 3).square().mean()
+
+        schedule = Schedule(steps=40, learning_rate=0.1, seed=0, precision=precision)
+        found = train(model, loss, schedule, tmp_path, QUIET)
+        assert seen == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert {each.dtype for each in model.parameters()} == {torch.float32}
+        assert found["loss_last"] < 0.1 * found["loss_first"]
+
     def test_a_loss_that_is_no_number_stops_it(self, tmp_path: Path) -> None:
         import torch
 

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given, settings
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.prepare.compression.folders import folder_bytes, open_model, save_model
+from hybrid_llm.core.files import bytes_of
+from hybrid_llm.prepare.compression.folders import open_model, save_model
 from hybrid_llm.prepare.compression.pruning.anatomy import Size
 from hybrid_llm.prepare.compression.pruning.cut import choose_kept, cut
 from hybrid_llm.prepare.compression.pruning.importance import Importance, Measure, measure_importance
 from hybrid_llm.prepare.compression.pruning.magnitude import share_of_zeros, zero_smallest
+from hybrid_llm.prepare.compression.pruning.refit import fitted, refit
 from hybrid_llm.prepare.compression.pruning.step import Prune, own_loss
 from hybrid_llm.prepare.compression.training import Schedule, train
 from hybrid_llm.prepare.step import Outcome
@@ -31,9 +33,8 @@ def importance(model: Any, measure: Measure) -> Importance:
 
 @pytest.fixture(scope="module")
 def pruned(tmp_path_factory: pytest.TempPathFactory, decoder: Path, texts: Path) -> tuple[Path, Outcome]:
-    step = Prune(
-        model=tiny.named(decoder), data=tiny.named(texts), layers=2, heads=1, inner=48, steps=8, batch=4, length=32
-    )
+    size: dict[str, int] = {"layers": 2, "heads": 1, "inner": 48}
+    step = Prune(model=tiny.named(decoder), data=tiny.named(texts), **size, refit=False, steps=8, batch=4, length=32)
     work = tiny.work(tmp_path_factory.mktemp("pruned"), "out")
     return work.out, step.run(work)
 
@@ -44,7 +45,7 @@ class TestAStructuredFolder:
         import transformers
 
         folder, outcome = pruned
-        assert folder_bytes(folder) < 0.95 * folder_bytes(decoder)
+        assert bytes_of(folder) < 0.95 * bytes_of(decoder)
         model = transformers.AutoModelForCausalLM.from_pretrained(folder)
         config = model.config
         assert (config.num_hidden_layers, config.num_attention_heads, config.num_key_value_heads) == (2, 2, 1)
@@ -108,6 +109,46 @@ class TestWhatStays:
         assert torch.isfinite(made(torch.tensor([[1, 2, 3]])).logits).all()
 
 
+class TestRefitting:
+    @pytest.mark.parametrize("kind", ["decoder", "classifier"])
+    def test_units_that_others_can_stand_in_for_cost_nothing(self, kind: str, request: pytest.FixtureRequest) -> None:
+        """Half of the units are copies of the others, with weights of their own behind them."""
+        import torch
+
+        model = open_model(request.getfixturevalue(kind))
+        layers = model.model.layers if kind == "decoder" else model.bert.encoder.layer
+        half = Size.of(model).inner // 2
+        for layer in layers:
+            writes = [layer.mlp.gate_proj, layer.mlp.up_proj] if kind == "decoder" else [layer.intermediate.dense]
+            for each in writes:
+                each.weight.data[half:] = each.weight.data[:half]
+                if each.bias is not None:
+                    each.bias.data[half:] = each.bias.data[:half]
+        size = dataclasses.replace(Size.of(model), inner=half)
+        units = tuple(tuple(range(half)) for _ in layers)
+        kept = dataclasses.replace(choose_kept(importance(model, Measure.WEIGHTS), size), inner=units)
+        ids = torch.randint(2, 30, (24, 32), generator=torch.Generator().manual_seed(0))
+        made = cut(model, kept)
+        with torch.no_grad():
+            lost = (made(ids).logits - model(ids).logits).square().mean()
+            refit(model, made, kept, [(ids, torch.ones_like(ids))])
+            assert (made(ids).logits - model(ids).logits).square().mean() < 0.01 * lost
+
+    @given(seed=st.integers(0, 2**31), kept=st.integers(1, 12), rank=st.integers(1, 20))
+    @settings(max_examples=50)
+    def test_it_never_loses_on_what_it_was_fitted_on(self, seed: int, kept: int, rank: int) -> None:
+        """Also where there are fewer samples than inputs, and where an input is always zero."""
+        import torch
+
+        draw = torch.Generator().manual_seed(seed)
+        samples, weight = torch.randn(rank, 12, generator=draw), torch.randn(5, 12, generator=draw)
+        samples[:, 0] = 0
+        columns = sorted(torch.randperm(12, generator=draw)[:kept].tolist())
+        made = fitted(weight, samples.T @ samples, columns)
+        before, after = (samples[:, columns] @ each.T - samples @ weight.T for each in (weight[:, columns], made))
+        assert after.square().sum() <= before.square().sum() + 1e-3
+
+
 class TestUnstructured:
     def test_zeros_stay_through_recovery_and_no_room_is_saved(self, tmp_path: Path, decoder: Path) -> None:
         import torch
@@ -124,7 +165,7 @@ class TestUnstructured:
         assert not torch.equal(before, after)
         assert share_of_zeros(model) == pytest.approx(zeros, abs=1e-4)
         save_model(model, decoder, tmp_path / "out")
-        assert folder_bytes(tmp_path / "out") == pytest.approx(folder_bytes(decoder), rel=0.01)
+        assert bytes_of(tmp_path / "out") == pytest.approx(bytes_of(decoder), rel=0.01)
 
 
 class TestWhatIsRefused:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hybrid_llm.backends.encoder.files import ModelFiles
 from hybrid_llm.backends.encoder.model import Encoder
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.prepare.compression.quantising.graphs import GRAPH, compare, plain_graph
+from hybrid_llm.prepare.compression.quantising.recode import recode
 from hybrid_llm.prepare.compression.quantising.step import Fuse, Quantise
 from hybrid_llm.prepare.data.folder import DataFolder, DataFormat
 from tests.encoders import changed
@@ -43,8 +46,11 @@ class TestEncoders:
     def test_fused_and_dynamic_is_smaller_and_stays_within_bounds(
         self, tmp_path: Path, classifier: Path, topics: Path
     ) -> None:
-        work = tiny.work(tmp_path, "dynamic")
+        phases: list[str] = []
+        work = replace(tiny.work(tmp_path, "dynamic"), progress=lambda what, share: phases.append(what))
         outcome = Quantise(model=tiny.named(classifier), data=tiny.named(topics)).run(work)
+        assert phases[0].startswith("converting to float32: ")
+        assert phases[-1] == "measuring before and after"
         assert outcome.metrics["graph_mb"] < 0.6 * outcome.before["graph_mb"]
         assert outcome.metrics["mean_shift"] < 0.02
         assert compare(plain_graph(classifier, work.scratch), work.out, []).agreement == 1.0
@@ -117,3 +123,30 @@ class TestMethods:
         assert outcome.metrics["size_mb"] < outcome.before["size_mb"]
         assert outcome.metrics["bits_per_byte"] == pytest.approx(outcome.before["bits_per_byte"], rel=0.1)
         assert outcome.metrics["tokens_per_s"] > 0
+
+    def test_a_decoder_in_four_bits_that_are_found_on_texts(self, tmp_path: Path, texts: Path) -> None:
+        """The codes are others than those of k-quant, and the model is as near to the original."""
+        work = tiny.work(tmp_path, "out")
+        step = Quantise(model=tiny.named(tiny.DEMO), data=tiny.named(texts), method="gptq", evaluate_on=2)
+        outcome = step.run(work)
+        assert outcome.metrics["bits_per_byte"] == pytest.approx(outcome.before["bits_per_byte"], rel=0.1)
+        parity = json.loads((work.out / "manifest.json").read_text(encoding="utf-8"))["parity"]
+        assert "GPTQ, int8 head and sensitive layers" in parity["perplexity_by_method"]
+        again = tmp_path / "again"
+        shutil.copytree(work.out, again)
+        import torch
+
+        ids = torch.arange(2, 130)[None]
+        assert recode(again, tiny.DEMO, [(ids, torch.ones_like(ids))]) >= 8
+        assert (again / "model.onnx.data").stat().st_size == (work.out / "model.onnx.data").stat().st_size
+        assert (again / "model.onnx.data").read_bytes() != (work.out / "model.onnx.data").read_bytes()
+
+    def test_codes_are_found_on_texts_only(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="data is missing"):
+            Quantise(model=tiny.named(tiny.DEMO), method="gptq").run(tiny.work(tmp_path, "out"))
+
+
+def test_a_model_without_a_head_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+    with pytest.raises(ConfigError, match=r"without a head.* tune it on labelled data first"):
+        Quantise(model=tiny.named(tmp_path)).run(tiny.work(tmp_path, "out"))

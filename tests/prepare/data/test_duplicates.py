@@ -33,6 +33,12 @@ def test_exact_duplicates_differ_in_case_and_space_only(prepare: Preparer) -> No
     assert len(prepare.records(source, duplicates="keep")) == 3
 
 
+def test_exact_duplicates_may_be_written_with_other_characters_of_unicode(prepare: Preparer) -> None:
+    """A ligature, and letters of full width, which cleaning leaves as they are."""
+    source = prepare.write("a.txt", "the \ufb01ne \uff23\uff21\uff34 sat\nthe fine cat sat\nthe fine dog sat\n")
+    assert len(prepare.records(source, duplicates="exact")) == 2
+
+
 def test_equal_texts_with_other_labels_are_reported(prepare: Preparer) -> None:
     rows = [{"text": "fine", "label": "good"}, {"text": "fine", "label": "bad"}, {"text": "poor", "label": "bad"}]
     folder = prepare.run(prepare.rows("a.jsonl", rows))
@@ -104,6 +110,14 @@ def test_the_bands_follow_the_threshold(threshold: float, bands: int) -> None:
 def overlap(prepare: Preparer, training: list[dict[str, Any]], held: list[dict[str, Any]], **options: Any) -> Any:
     source, other = prepare.rows("a.jsonl", training), prepare.rows("held.jsonl", held)
     return prepare.run(source, evaluation=other, **options)
+
+
+def test_an_overlap_may_reach_over_two_messages(prepare: Preparer) -> None:
+    """Neither of the two has as many words as an overlap, and both together do."""
+    messages = [{"role": role, "content": f"{role} has eight words to say here now"} for role in ("user", "assistant")]
+    other = [{"role": "user", "content": "something else"}, {"role": "assistant", "content": "yes"}]
+    folder = overlap(prepare, [{"messages": messages}, {"messages": other}], [{"messages": messages}])
+    assert folder.card.figures["evaluation"]["overlaps"] == {"records": 1}
 
 
 def test_the_split_train_of_an_evaluation_set_is_not_evaluated_on(prepare: Preparer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.prepare.data.folder import DataFolder
+from hybrid_llm.core.protocols import Finding
+from hybrid_llm.prepare.data.figures import Figures
+from hybrid_llm.prepare.data.folder import DataFolder, DataFormat
+from hybrid_llm.prepare.data.privacy import Private, RecordGuard
+from hybrid_llm.prepare.data.records import Record
+from hybrid_llm.prepare.data.step import PrepareData
+from hybrid_llm.prepare.step import Input, Work
 from tests.prepare.data.conftest import Preparer
 
 ADDRESSES = st.from_regex(r"[a-z]{5,9}[0-9]{2}@[a-z]{6,9}\.(org|com)", fullmatch=True)
@@ -122,6 +129,35 @@ def test_tags_stay_aligned_with_tokens(prepare: Preparer) -> None:
     assert figures["replaced"] == {"email": 1, "tel": 1}
 
 
+def test_a_record_whose_values_and_tokens_cannot_be_told_apart_is_dropped(prepare: Preparer) -> None:
+    """Tokens that are JSON together: without its values it is written anew, and places are others."""
+    tokens = ['{"mail":', '"ann.lee\\u0040example.org",', '"copies":', "1}"]
+    rows = [{"tokens": tokens, "tags": ["O"] * 4}, {"tokens": ["Call", "now"], "tags": ["O", "O"]}]
+    folder = prepare.run(prepare.rows("a.jsonl", rows), private="remove")
+    assert [record["tokens"] for record in folder.records("all")] == [["Call", "now"]]
+    assert folder.card.figures["private"]["dropped"] == {"private_in_doubt": 1}
+
+
+class Unsure:
+    """A detector that fails at some texts."""
+
+    name = "unsure"
+
+    def find(self, text: str) -> Iterator[Finding]:
+        if "odd" in text:
+            raise ValueError(len(text))
+        yield from ()
+
+
+@pytest.mark.parametrize("action", [Private.PSEUDONYMISE, Private.REMOVE, Private.DROP])
+def test_a_record_at_which_a_detector_fails_is_dropped(action: Private) -> None:
+    guard, figures = RecordGuard(action, ["unsure", "email"], [Unsure()], seed=0), Figures()
+    plain, odd = (Record(format=DataFormat.TEXT, texts=(text,)) for text in ("a plain text", "an odd text"))
+    assert guard.applied(plain, figures) == plain
+    assert guard.applied(odd, figures) is None
+    assert figures.dropped == {"private_in_doubt": 1}
+
+
 def test_named_detectors_or_a_policy_limit_what_is_private(prepare: Preparer) -> None:
     prepare.rows("a.jsonl", [{"text": "ann.lee@example.org or 192.168.100.17"}])
     assert one(prepare, private="remove", detectors=("email",))[0]["text"] == "[EMAIL] or 192.168.100.17"
@@ -140,6 +176,20 @@ def test_a_configuration_brings_its_own_detectors(prepare: Preparer) -> None:
     prepare.write("hybrid.yaml", "version: 1\nbackends:\n  edge: {kind: onnx, model: default}\n")
     prepare.rows("a.jsonl", [{"text": "ann.lee@example.org"}])
     assert one(prepare, private="remove", config=prepare.root / "hybrid.yaml")[0]["text"] == "[EMAIL]"
+
+
+def test_nobody_else_can_read_what_is_not_guarded_yet(prepare: Preparer) -> None:
+    source, scratch, modes = prepare.write("a.txt", "write to ann.lee@example.org\n"), prepare.root / "scratch", set()
+
+    def look(what: str, share: float) -> None:
+        modes.update(path.stat().st_mode & 0o777 for path in scratch.iterdir())
+
+    scratch.mkdir()
+    (prepare.root / "out").mkdir()
+    step = PrepareData(sources=(Input(str(source)),), splits={"all": 1.0})
+    step.run(Work(out=prepare.root / "out", scratch=scratch, progress=look))
+    assert modes == {0o700}
+    assert not list(scratch.iterdir())
 
 
 def test_errors_and_figures_never_show_a_value(prepare: Preparer) -> None:

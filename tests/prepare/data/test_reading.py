@@ -12,6 +12,8 @@ import pytest
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.prepare.data.folder import DataFormat
+from hybrid_llm.prepare.data.reading import Reading
+from hybrid_llm.prepare.data.sources import find_sources
 
 if TYPE_CHECKING:
     from tests.prepare.data.conftest import Preparer
@@ -200,6 +202,42 @@ def test_a_compressed_bomb_is_refused(prepare: Preparer) -> None:
         archive.writestr("bomb.txt", b"0" * (100 << 20))
     with pytest.raises(ConfigError, match="unpacks to more than 200 times its size"):
         prepare.run(prepare.root / "bomb.zip")
+
+
+@pytest.mark.parametrize("unit", ["lines", "paragraphs", "documents"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_many_blank_lines_are_few_rows_and_the_lines_after_them_have_their_number(
+    tmp_path: Path, unit: str, encoding: str
+) -> None:
+    blank = "\n" * 300_000 + " \t\r\n" * 3
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"{blank}first\n{blank}second\n".encode(encoding))
+    rows = list(Reading(unit=unit, encoding=encoding).rows(find_sources(path)[0]))
+    assert len(rows) <= 4
+    assert rows[-1].number == path.read_bytes().decode(encoding).count("\n")
+    assert " ".join(row.values["text"] for row in rows).split() == ["first", "second"]
+    if unit == "documents":
+        assert rows[0].values["text"].count("\n") == rows[0].number - 1
+
+
+def test_a_compressed_bomb_of_short_lines_is_refused_before_a_line_is_read(prepare: Preparer) -> None:
+    source = find_sources(prepare.write("bomb.txt.gz", gzip.compress(b"a\n" * (40 << 20), 1)))[0]
+    rows = Reading().rows(source)
+    with pytest.raises(ConfigError, match="unpacks to more than 200 times its size"):
+        next(rows)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_blank_lines_of_a_table_are_no_rows_unless_they_are_quoted(tmp_path: Path, *, packed: bool) -> None:
+    content = b"text,n\n\n\r\n\none,1\n" + b"\n" * 1000 + b'"two\n\n\nlines",2\n\n3,3\n'
+    path = tmp_path / ("a.csv.gz" if packed else "a.csv")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    rows = list(Reading().rows(find_sources(path)[0]))
+    assert [(row.number, dict(row.values), row.fault) for row in rows] == [
+        (5, {"text": "one", "n": "1"}, ""),
+        (1009, {"text": "two\n\n\nlines", "n": "2"}, ""),
+        (1011, {"text": "3", "n": "3"}, ""),
+    ]
 
 
 def test_a_source_that_the_system_cannot_read_is_an_error(prepare: Preparer) -> None:

@@ -55,6 +55,16 @@ def test_more_data_moves_no_record_to_another_split(texts: list[str], more: list
             assert set(part) <= set(after[name])
 
 
+@pytest.mark.parametrize("group", ["", "patient"])
+def test_another_seed_is_another_split(prepare: Preparer, group: str) -> None:
+    source = prepare.rows("a.jsonl", [{"text": f"visit {number} of 40", "patient": number} for number in range(40)])
+    held = []
+    for seed in range(2):
+        folder = prepare.run(source, splits=SHARES, duplicates="exact", seed=seed, group=group)
+        held.append({record["text"] for record in folder.records("test")})
+    assert held[0] != held[1]
+
+
 def labelled(count: int, rare: int = 5) -> list[dict[str, Any]]:
     return [
         {"text": f"number {number} of them", "label": "rare" if number % rare == 0 else "common"}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hybrid_llm.prepare.evaluation.metrics.bootstrap import Resamples, mcnemar
 from hybrid_llm.prepare.evaluation.metrics.metric import METRICS, Setting
-from hybrid_llm.prepare.evaluation.metrics.text import exact_match, json_valid, normalised, token_f1
+from hybrid_llm.prepare.evaluation.metrics.text import exact_match, json_equal, json_valid, normalised, token_f1
 from tests.prepare.evaluation.fakes import answered, items
 
 HYPOTHESES = ["The cat sat on the mat.", "It rains in Oslo today", "", "Two of the three houses are red."]
@@ -75,6 +75,27 @@ def test_json_without_a_schema():
     assert json_valid("Infinity", None) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "equal"),
+    [
+        ('{"b": [1, 2.5], "a": "x"}', 1.0),
+        ('{"a":"x","b":[1.0,2.5]}', 1.0),
+        ('{"a": "x", "b": [2.5, 1]}', 0.0),
+        ('{"a": "x", "b": [true, 2.5]}', 0.0),
+        ('{"a": "x", "b": [1, 2.5]} ok', 0.0),
+        ("", 0.0),
+        ("[" * 100_000, 0.0),
+        ("1e999", 0.0),
+    ],
+)
+def test_json_is_equal_by_value(answer, equal):
+    assert json_equal(answer, ['{"a": "x", "b": [1, 2.5]}']) == equal
+
+
+def test_verbatim_is_every_character_but_outer_white_space():
+    assert figure("verbatim", [" a. ", "A.", "a"], ["a.", "a.", "a."]) == pytest.approx(1 / 3)
+
+
 LABELS = ("a", "b", "c")
 
 
@@ -129,6 +150,6 @@ def test_every_metric_has_a_direction_and_a_scale():
 
 
 def test_a_perfect_answer_has_the_figure_of_the_scale():
-    for name in ("bleu", "chrf", "rouge1", "rouge2", "rougel", "exact_match", "token_f1"):
+    for name in ("bleu", "chrf", "rouge1", "rouge2", "rougel", "exact_match", "token_f1", "verbatim"):
         assert figure(name, REFERENCES[:2], REFERENCES[:2]) == pytest.approx(METRICS.get(name).scale)
     assert figure("json_valid", [json.dumps([1])], ["-"]) == METRICS.get("json_valid").scale

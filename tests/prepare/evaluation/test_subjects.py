@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 
 import pytest
@@ -13,9 +14,11 @@ from hybrid_llm.core.request import RequestMetadata
 from hybrid_llm.policies import Objectives
 from hybrid_llm.prepare.evaluation.evaluating import evaluate
 from hybrid_llm.prepare.evaluation.results import read_results
+from hybrid_llm.prepare.evaluation.step import Evaluate
 from hybrid_llm.prepare.evaluation.subjects.opening import open_subject, parse_subject
 from hybrid_llm.prepare.evaluation.subjects.subject import Unsupported
 from hybrid_llm.prepare.evaluation.suite import read_suite
+from hybrid_llm.prepare.step import Input, Work
 
 
 @pytest.fixture
@@ -39,6 +42,7 @@ def run(suite, tmp_path, *subjects, **options):
     ("text", "name", "path", "backend", "threshold"),
     [
         ("models/mine", "mine", "models/mine", "", None),
+        ("store/smollm2/model", "smollm2", "store/smollm2/model", "", None),
         ("old=models/mine", "old", "models/mine", "", None),
         ("hybrid.yaml", "policy", "hybrid.yaml", "", None),
         ("a/hybrid.yaml:edge", "edge", "a/hybrid.yaml", "edge", None),
@@ -69,6 +73,10 @@ def test_a_missing_folder_backend_and_name_are_errors(tmp_path, suite):
     small = suite("  one: {kind: classify, data: d.jsonl}\n", [{"text": "a", "label": "b"}])
     with pytest.raises(ConfigError, match="2 subjects have the name `policy`"):
         run(small, tmp_path, str(path), str(path))
+    asked: list[str] = []
+    with pytest.raises(ConfigError, match="gone does not exist"):
+        run(small, tmp_path, str(path), str(tmp_path / "gone"), report=lambda what, share: asked.append(what))
+    assert asked == []  # the first subject may take hours
 
 
 def test_both_forms_of_a_decoder_answer_alike(decoders, suite, tmp_path):
@@ -89,6 +97,7 @@ def test_both_forms_of_a_decoder_answer_alike(decoders, suite, tmp_path):
     for task in found.tasks.values():
         edge, node = task.scores["edge"], task.scores["node"]
         assert not edge.errors
+        assert edge.routes.keys() | node.routes.keys() <= {"edge", "node"}, "each by the name of its subject"
         assert not node.errors
         for metric, figure in edge.metrics.items():
             assert figure.value == pytest.approx(node.metrics[metric].value, rel=1e-3, abs=1e-3)
@@ -164,3 +173,27 @@ def test_what_was_measured_is_what_a_policy_reads(decoders, suite, tmp_path):
     assert qualities["answer"] == pytest.approx(scores["words"]["chrf"].value / 100)
     assert qualities["classify"] == scores["label"]["accuracy"].value
     assert qualities["chat"] is None
+
+
+@pytest.mark.parametrize("name", ["device", "network", "request", "objectives", "has", "1-x.y"])
+def test_a_model_may_have_a_name_that_a_backend_may_not(classifiers, decoders, name):
+    for folder in (classifiers / "onnx", decoders / "hf"):
+        subject = open_subject(parse_subject(f"{name}={folder}"))
+        assert (subject.name, subject.about.backend, list(subject.about.digests)) == (name, name, [name])
+        subject.close()
+
+
+def test_steps_paths_and_backends_of_one_name_are_kept_apart_in_a_report(classifiers, suite, tmp_path):
+    for folder in ("device", "b/device", "policy"):
+        shutil.copytree(classifiers / "onnx", tmp_path / folder)
+    config = tmp_path / "hybrid.yaml"
+    config.write_text("version: 1\nbackends: {edge: {kind: encoder, model: ./device}}\n")
+    data = [{"text": "the rain and wind", "label": "weather"}, {"text": "a bread with soup", "label": "food"}]
+    suite("  topic: {kind: classify, data: d.jsonl, labels: [weather, food]}\n", data)
+    models = tuple(Input(str(tmp_path / folder)) for folder in ("device", "b/device", "policy", "device"))
+    step = Evaluate(suite=tmp_path / "suite.yaml", models=models, config=config, backends=("edge",), policy=True)
+    (tmp_path / "out").mkdir()
+    step.run(Work(out=tmp_path / "out", scratch=tmp_path / "scratch"))
+    found = read_results(tmp_path / "out" / "results.json").subjects
+    longer = f"{tmp_path.name}-device"
+    assert list(found) == ["device", "b-device", "policy", longer, "edge", "policy-of-config"]

@@ -266,3 +266,26 @@ def test_a_step_is_not_up_to_date_once_what_the_suite_names_has_changed(tmp_path
     assert why() == UP_TO_DATE
     (tmp_path / "items.jsonl").write_text('{"question": "a", "answer": "c"}\n')
     assert run() != first
+
+
+def test_the_last_match_of_a_pattern_is_compared(tmp_path):
+    records = [{"q": "a", "r": "It is 12."}, {"q": "b", "r": "12"}, {"q": "c", "r": "7 or 9"}]
+    options = "kind: generate, data: d.jsonl, prompt: '{q}', reference: r, metrics: [verbatim]"
+    task = write(tmp_path, f"  one: {{{options}, extract: '[0-9]+'}}\n", {"d.jsonl": records}).tasks["one"]
+    run = TaskRun(task, (), 0)
+    answers = {"a": answered("1 and 12!"), "b": answered("12 or 13"), "c": answered("")}
+    run.ask(Table("one", answers), StoredAnswers(tmp_path / "s", "k"), lambda *_: None)
+    assert run.result().scores["one"].metrics["verbatim"].value == pytest.approx(1 / 3)
+    assert run.answers["one"][0].text == "1 and 12!"
+    assert replace(task, extract="is ([0-9])").compared("it is 12, is 34, 5") == "3"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("(", "is no regular expression"), ("[0-9]{3}", "a reference that `extract` does not match")],
+)
+def test_a_pattern_that_compares_nothing_is_refused(pattern, message, tmp_path):
+    options = "kind: generate, data: d.jsonl, prompt: '{q}', reference: r, metrics: [verbatim]"
+    tasks = f"  one: {{{options}, extract: '{pattern}'}}\n"
+    with pytest.raises(ConfigError, match=message):
+        write(tmp_path, tasks, {"d.jsonl": [{"q": "a", "r": "12"}]}).tasks["one"].items()

@@ -147,3 +147,6 @@ def test_a_decoder_has_no_labels_and_a_folder_must_be_a_model(decoder: Path, tmp
         explain(decoder, Question(text="Hello", label="yes"))
     with pytest.raises(ConfigError, match="no model folder"):
         explain(tmp_path, Question(text="Hello"))
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"converted for the device; .* give its Hugging Face folder"):
+        explain(tmp_path, Question(text="Hello"))

@@ -14,12 +14,16 @@ from typing import Any
 
 import pytest
 
-from hybrid_llm.backends.wire import issue, make_authority
-from hybrid_llm.core.errors import BackendUnavailable, ConfigError, PermissionDenied
+from hybrid_llm.backends.wire import TLSFiles, issue, make_authority
+from hybrid_llm.core.errors import BackendUnavailable, ConfigError, PermissionDenied, UntrustedPeer
 from hybrid_llm.prepare.federated.client import Join
 from hybrid_llm.prepare.federated.frames import Frame, Kind
+from hybrid_llm.prepare.federated.options import weights_of
+from hybrid_llm.prepare.federated.roster import Roster
+from hybrid_llm.prepare.federated.rounds import round_of
 from hybrid_llm.prepare.federated.server import Federate
 from hybrid_llm.prepare.federated.simulation import FederateSimulation
+from hybrid_llm.prepare.federated.vouching import VouchedGrid
 from hybrid_llm.prepare.hub_folder import HubFolder
 from hybrid_llm.prepare.step import Input, Outcome, Work
 from tests.prepare.federated.proxy import RecordingProxy
@@ -89,7 +93,7 @@ def test_three_clients_learn_together_and_only_updates_leave(world: World, port:
     assert HubFolder.open(tmp_path / "server" / "out").labels == tiny.LABELS
     seen = sum(map(len, proxy.sent))  # without what it said to a server that was not there yet
     assert logs[CLIENTS[0]].metrics["sent_mb"] * 1e6 == pytest.approx(seen, abs=500)
-    assert json.loads((tmp_path / CLIENTS[0] / "out" / "results.json").read_text())["tasks"] == 12
+    assert json.loads((tmp_path / CLIENTS[0] / "out" / "results.json").read_text())["tasks"] == 15
     nothing_private_in(b"".join(proxy.sent), world)
     only_offered_tensors_in(proxy)
 
@@ -116,7 +120,7 @@ def only_offered_tensors_in(proxy: RecordingProxy) -> None:
     assert all("lora_" in name or "classifier" in name for name, _ in offer["tensors"])
     shapes = [(1,), *(tuple(shape) for _, shape in offer["tensors"])]
     replies = [message_from_proto(Proto.FromString(each[1:])) for each in proxy.sent if each[:1] == Kind.REPLY.value]
-    masked = [each.content.config_records["secaggplus_configs"].get("masked_params") for each in replies]
+    masked = [each.content.config_records.get("secaggplus_configs", {}).get("masked_params") for each in replies]
     vectors = [[bytes_to_ndarray(array) for array in each] for each in masked if each]
     assert len(vectors) == 3
     assert all([array.shape for array in each] == shapes for each in vectors)
@@ -133,7 +137,7 @@ def test_a_client_that_is_killed_in_a_round_stops_nobody(world: World, port: int
         third.send_signal(signal.SIGKILL)
         third.wait()
         outcome = found["server"].result()
-        assert all(found[name].result().metrics["tasks"] >= 12 for name in CLIENTS[:2])
+        assert all(found[name].result().metrics["tasks"] >= 15 for name in CLIENTS[:2])
     assert third.returncode == -signal.SIGKILL
     assert len(outcome.card["federated"]["clients"]) == 4
     assert outcome.card["federated"]["clients"][-1] == 2
@@ -198,6 +202,33 @@ def test_a_client_does_not_agree_to_be_read(world: World, port: int, tmp_path: P
             found["a"].result()
         with pytest.raises(ConfigError):
             found["server"].result()
+
+
+def test_clients_leave_a_server_that_passes_on_other_keys(world: World, port: int, tmp_path: Path) -> None:
+    """It speaks the protocol up to the keys: those of two clients are swapped."""
+    step, tls = server(world, port), TLSFiles.from_dir(world.root / "tls", "server")
+    subject, base = step.subject(work(tmp_path / "server"))
+    offer = step.offer(subject, base)
+    steps = {name: client(world, name, port, patience=20.0) for name in CLIENTS}
+    with Roster(step.address, tls, offer.to_json(), (), 6) as roster, running(steps, tmp_path) as found:
+        roster.wait_for(3, 60.0)
+        assert round_of(Swapping(roster, offer, tls.ca), offer, 1, weights_of(subject), 60.0) is None
+        for name in CLIENTS:
+            with pytest.raises(UntrustedPeer, match="not those that it signed"):
+                found[name].result()
+
+
+class Swapping(VouchedGrid):
+    """Gives each client the keys of one other as those of the second, and the other way round."""
+
+    def send_and_receive(self, messages: Any, *, timeout: float | None = None) -> list[Any]:
+        asked = list(messages)
+        for each in asked:
+            keys = each.content.config_records.get("secaggplus_configs", {})
+            if keys.get("stage") == "share_keys":
+                one, other = (name for name in keys if name not in {"stage", str(each.metadata.dst_node_id)})
+                keys[one], keys[other] = keys[other], keys[one]
+        return super().send_and_receive(asked, timeout=timeout)
 
 
 def test_two_clients_cannot_hide_from_each_other(world: World, port: int, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Mix:
     loud: bool = key(Flag(), "Whether it is loud.", default=False)
 
     def run(self, work: Work) -> Outcome:
-        """Write `mix.txt`; the pause leaves a checkpoint, from which the next run goes on."""
+        """Write `mix.bin`; the pause leaves a checkpoint, from which the next run goes on."""
         given = (*self.models, *([self.data] if self.data else []))
         RAN.append((self.text, *map(str, given)))
         self._wait(work)
@@ -43,7 +43,7 @@ class Mix:
             )
         parts = [self.text, str(work.seed), *(_content(work.path(one)) for one in given)]
         (work.out / "deep").mkdir()
-        (work.out / "deep" / "mix.txt").write_text(hashlib.sha256("|".join(parts).encode()).hexdigest())
+        (work.out / "deep" / "mix.bin").write_text(hashlib.sha256("|".join(parts).encode()).hexdigest())
         if self.megabytes:
             (work.out / "weights.bin").write_bytes(bytes(self.megabytes << 20))
         return Outcome(metrics={"score": self.score}, before={"score": 0.5}, card={"parameters": 7})
@@ -73,7 +73,7 @@ class Judge(Mix):
 def _content(path: Path) -> str:
     if path.is_file():
         return path.read_text()
-    mixed = path / "deep" / "mix.txt"
+    mixed = path / "deep" / "mix.bin"
     made = mixed if mixed.is_file() else path / "train.jsonl"
     return made.read_text() if made.is_file() else path.name
 

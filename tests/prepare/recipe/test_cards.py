@@ -88,7 +88,7 @@ def test_the_lineage_goes_on_through_the_card_of_what_another_recipe_made(recipe
     run_recipe(read_recipe(recipe_file("a: {kind: mix, score: 0.1, floors: {score: 0.5}}")), tmp_path / "first")
     run_recipe(read_recipe(recipe_file("b: {kind: mix, models: [./first/a]}")), tmp_path / "second")
     card = card_of(tmp_path / "second", "b")
-    assert [one["step"] for one in card["lineage"]] == ["a", "b"]
+    assert [one["step"] for one in card["lineage"]] == ["demo/a", "b"]
     assert card["publishable"] is False
 
 

@@ -1,8 +1,27 @@
 """`hybrid-llm models run` and `card`."""
 
 import json
+from dataclasses import dataclass
+from typing import ClassVar
 
+from hybrid_llm.cli.arguments import Group
 from hybrid_llm.cli.main import main
+from hybrid_llm.cli.models import MODELS
+from hybrid_llm.prepare.step import Makes, Outcome, Work
+from hybrid_llm.prepare.steps import register_step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """Reports what it counts."""
+
+    makes: ClassVar[Makes] = Makes.REPORT
+
+    def run(self, work: Work) -> Outcome:
+        """Report three phases."""
+        for what in ("checking its SHA-256", "step 1 of 2", "step 2 of 2, loss 0.5"):
+            work.progress(what, 0.0)
+        return Outcome(metrics={"records": 10_662.0, "share": 0.12345})
 
 
 def test_a_recipe_runs_from_one_command_and_then_nothing_is_to_do(recipe_file, tmp_path, capsys):
@@ -13,6 +32,19 @@ def test_a_recipe_runs_from_one_command_and_then_nothing_is_to_do(recipe_file, t
     found = json.loads(capsys.readouterr().out)
     assert [(one["name"], one["due"]) for one in found] == [("a", False), ("b", False)]
     assert found[1]["folder"] == str(out / "b")
+
+
+def test_a_log_has_one_line_for_what_is_counted_and_whole_names(recipe_file, tmp_path, capsys, monkeypatch):
+    register_step("counting", Counting)
+    commands = {**MODELS.commands, "counting": ("hybrid_llm.cli.steps:counting", "")}
+    monkeypatch.setattr("hybrid_llm.cli.models.MODELS", Group(about="x", commands=commands, examples=()))
+    main(["models", "run", str(recipe_file("a: {kind: counting}")), "--out", str(tmp_path / "out")])
+    table, shown = capsys.readouterr()
+    assert "records 10,662, share 0.1235" in table
+    assert (shown.count("checking its SHA-256\n"), shown.count("a: step\n")) == (1, 1)
+    main(["models", "counting", "--out", str(tmp_path / "alone")])
+    shown = capsys.readouterr().err
+    assert (shown.count("checking its SHA-256\n"), shown.count("alone: step\n")) == (1, 1)
 
 
 def test_a_missed_floor_ends_the_run_with_a_message_that_names_it(recipe_file, tmp_path, capsys):

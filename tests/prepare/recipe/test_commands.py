@@ -2,7 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 
@@ -11,8 +12,11 @@ from hybrid_llm.cli.arguments import Group
 from hybrid_llm.cli.models import MODELS
 from hybrid_llm.cli.options import options_of
 from hybrid_llm.core.fields import Key, ListOf, Table, Text, Whole, key, table
-from hybrid_llm.prepare.recipe.document import step_table
-from hybrid_llm.prepare.steps import STEPS
+from hybrid_llm.prepare.recipe.alone import run_step
+from hybrid_llm.prepare.recipe.document import read_recipe, step_table
+from hybrid_llm.prepare.recipe.runner import run_recipe
+from hybrid_llm.prepare.step import Makes, Outcome, Work
+from hybrid_llm.prepare.steps import STEPS, register_step
 
 
 @pytest.fixture
@@ -83,6 +87,28 @@ def test_the_same_command_again_does_nothing_and_another_one_does_not_overwrite(
     assert json.loads((tmp_path / "made" / "step.json").read_text())["options"]["text"] == "b"
 
 
+def test_force_replaces_an_empty_folder_and_results_of_steps_and_nothing_else(run, tmp_path, ran):
+    (tmp_path / "mine").mkdir()
+    assert run("--text", "a", "--out", "mine")[0] == 3
+    assert run("--text", "a", "--out", "mine", "--force")[0] == 0
+    (tmp_path / "mine" / "step.json").write_text("torn")
+    assert run("--text", "a", "--out", "mine", "--force")[0] == 0
+    ran.clear()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter").write_text("x")
+    (tmp_path / "letter").write_text("x")
+    for name in ("thesis", "letter"):
+        code, _, err = run("--text", "a", "--out", name, "--force")
+        assert (code, ran) == (3, [])
+        assert re.search(f"{name} is there already and was not made by a step.*Choose another folder", err, re.DOTALL)
+    assert (tmp_path / "thesis" / "chapter").read_text() == (tmp_path / "letter").read_text() == "x"
+
+
+def test_a_step_that_fails_without_a_checkpoint_leaves_nothing(run, tmp_path):
+    assert run("--fail", "value", "--out", "made")[0] != 0
+    assert [path.name for path in tmp_path.iterdir() if "made" in path.name] == []
+
+
 def test_a_floor_on_the_command_line_is_held(run):
     code, _, err = run("--score", "0.4", "--floors", "score=0.5", "--out", "made")
     assert code == 1
@@ -97,6 +123,26 @@ def test_every_kind_has_a_command_with_an_option_for_each_key(kind):
     assert not {"--out", "--json", "--force", "--help"} & set(flags)
     home, _ = MODELS.commands[kind]
     assert kind in commands.KINDS or not home.startswith("hybrid_llm.cli.steps:"), "add a line for the overview"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """Writes its name."""
+
+    makes: ClassVar[Makes] = Makes.REPORT
+
+    def run(self, work: Work) -> Outcome:
+        """Write `name`."""
+        (work.out / "name").write_text(work.name)
+        return Outcome()
+
+
+def test_a_step_knows_its_name_in_a_recipe_and_alone(recipe_file, tmp_path):
+    register_step("named", Named)
+    recipe = read_recipe(recipe_file("mine: {kind: named}"))
+    run_recipe(recipe, tmp_path / "out")
+    run_step(replace(recipe.steps["mine"], name="alone"), tmp_path / "alone", progress=lambda what, share: None)
+    assert [(tmp_path / name / "name").read_text() for name in ("out/mine", "alone")] == ["mine", "alone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

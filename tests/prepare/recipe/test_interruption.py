@@ -39,7 +39,7 @@ def finished(recipe, out, *limit):
 
 
 def content(out):
-    return {path.relative_to(out): path.read_text() for path in out.rglob("mix.txt")}
+    return {path.relative_to(out): path.read_text() for path in out.rglob("mix.bin")}
 
 
 def uninterrupted(recipe_file, tmp_path):
@@ -104,3 +104,24 @@ def test_a_failed_replacement_leaves_the_older_result(recipe_file, tmp_path):
     with pytest.raises(ConfigError):
         run_recipe(read_recipe(recipe_file("a: {kind: mix, fail: memory}")), out)
     assert content(out) == before
+
+
+def test_what_a_killed_run_leaves_is_the_users_alone_and_goes_once_its_step_is_gone(recipe_file, tmp_path):
+    recipe, out = recipe_file(*CHAIN), tmp_path / "out"
+    process = begun(recipe, out)
+    process.kill()
+    process.communicate()
+    (left,) = (out / ".scratch").glob("b/*")
+    assert left.stat().st_mode & 0o77 == (out / ".staging" / "b").stat().st_mode & 0o77 == 0
+    run_recipe(read_recipe(recipe_file("a: {kind: mix, text: a}")), out)
+    assert sorted(path.name for path in out.iterdir()) == [".run.lock", "a"]
+
+
+def test_a_result_that_is_there_clears_away_what_another_run_left(recipe_file, tmp_path):
+    recipe, out = recipe_file("a: {kind: mix, text: a}"), tmp_path / "out"
+    run_recipe(read_recipe(recipe), out)
+    (out / ".scratch" / "a" / "0123").mkdir(parents=True)
+    (out / ".scratch" / "a" / "0123" / "checkpoint").write_text("of other options")
+    (result,) = run_recipe(read_recipe(recipe), out)
+    assert not result.is_due
+    assert not (out / ".scratch").exists()

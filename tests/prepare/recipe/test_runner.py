@@ -1,7 +1,10 @@
 """Each step runs once, after what it reads, and again only where something that determines its result has changed."""
 
 import json
+import math
+import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.prepare.recipe.document import parse_recipe, read_recipe
 from hybrid_llm.prepare.recipe.execution import StepFailed
 from hybrid_llm.prepare.recipe.graph import ancestors
+from hybrid_llm.prepare.recipe.record import breaches
 from hybrid_llm.prepare.recipe.runner import UP_TO_DATE, plan_recipe, run_recipe
 from tests.prepare.recipe import steps
 
@@ -33,7 +37,7 @@ def graphs(draw):
 
 
 def files_of(out):
-    return {path.relative_to(out): path.read_text() for path in out.rglob("mix.txt")}
+    return {path.relative_to(out): path.read_text() for path in out.rglob("mix.bin")}
 
 
 @settings(max_examples=25)
@@ -90,6 +94,66 @@ def test_the_seed_and_the_content_of_a_path_determine_the_result_its_name_does_n
     assert again.why == UP_TO_DATE
 
 
+def test_a_file_and_the_names_in_a_folder_determine_the_result(recipe_file, tmp_path):
+    source, given = tmp_path / "raw.csv", tmp_path / "given"
+    source.write_text("x")
+    given.mkdir()
+    (given / "one").write_text("y")
+    recipe = read_recipe(
+        recipe_file("raw: {kind: fetch, source: ./raw.csv, as: data}", "a: {kind: mix, models: [./given]}")
+    )
+    run_recipe(recipe, tmp_path / "out")
+    source.write_text("z")
+    (given / "one").rename(given / "two")
+    found = plan_recipe(recipe, tmp_path / "out")
+    assert [one.why for one in found] == ["`source` has changed", "`models` has changed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"version": 2}, "the version of its kind has changed"),
+        ({"depends": lambda _: {"the table of words": "2"}}, "the table of words has changed"),
+    ],
+)
+def test_other_code_and_what_it_depends_on_make_a_result_stale(recipe_file, tmp_path, change, why):
+    recipe, out = read_recipe(recipe_file("a: {kind: mix}")), tmp_path / "out"
+    run_recipe(recipe, out)
+    newer = replace(recipe.steps["a"], step=type("Newer", (steps.Mix,), change)())
+    assert [one.why for one in plan_recipe(replace(recipe, steps={"a": newer}), out)] == [why]
+
+
+def test_a_step_goes_on_from_its_own_checkpoint_and_from_no_other(recipe_file, tmp_path):
+    """One that is there already is not waited for."""
+    waited = []
+
+    def run(options):
+        waited.clear()
+        recipe = read_recipe(recipe_file(f"a: {{kind: mix, pause_s: 0.001, {options}}}"))
+        run_recipe(recipe, tmp_path / "out", report=lambda _step, what, _share: waited.append(what == "waiting"))
+
+    for _ in range(2):
+        with pytest.raises(StepFailed):
+            run("fail: value")
+    assert not any(waited)
+    run("text: other")
+    assert any(waited)
+
+
+def test_no_library_asks_a_network_while_a_step_runs(recipe_file, tmp_path, monkeypatch):
+    names, seen = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), []
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+
+    def look(_step, what, _share):
+        if what == "waiting":
+            seen.append([os.environ.get(name) for name in names])
+
+    run_recipe(read_recipe(recipe_file("a: {kind: mix, pause_s: 0.001}")), tmp_path / "out", report=look)
+    assert seen == [["1"] * 3]
+    assert not any(name in os.environ for name in names)
+
+
 def test_a_step_that_comes_to_the_same_result_stops_there(recipe_file, tmp_path):
     """What reads it is up to date: it is known by the content of its inputs."""
     lines = "a: {kind: mix, pause_s: 0}", "b: {kind: mix, models: [a]}"
@@ -103,7 +167,7 @@ def test_a_finished_step_whose_files_were_changed_runs_again(recipe_file, tmp_pa
     recipe, out = read_recipe(recipe_file("a: {kind: mix}")), tmp_path / "out"
     run_recipe(recipe, out)
     before = files_of(out)
-    file = out / "a" / "deep" / "mix.txt"
+    file = out / "a" / "deep" / "mix.bin"
     match tamper:
         case "modify":
             file.write_text("x")
@@ -112,11 +176,23 @@ def test_a_finished_step_whose_files_were_changed_runs_again(recipe_file, tmp_pa
         case "add":
             (out / "a" / "more.bin").write_bytes(b"x")
         case "record":
-            (out / "a" / "step.json").write_text((out / "a" / "step.json").read_text().replace("mix.txt", "mux.txt"))
+            (out / "a" / "step.json").write_text((out / "a" / "step.json").read_text().replace("mix.bin", "mux.bin"))
     (result,) = run_recipe(recipe, out)
     assert "was changed after it had run" in result.why or result.why == "its record cannot be read"
     assert files_of(out) == before
     assert not (out / "a" / "more.bin").exists()
+
+
+def test_a_folder_that_no_step_has_made_is_not_replaced(recipe_file, tmp_path, ran):
+    recipe, out = read_recipe(recipe_file("a: {kind: mix}", "b: {kind: mix, models: [a]}")), tmp_path / "out"
+    (out / "b").mkdir(parents=True)
+    (out / "b" / "chapter").write_text("x")
+    for run in (run_recipe, plan_recipe):
+        with pytest.raises(ConfigError, match="b is there already and was not made by a step"):
+            run(recipe, out, force=["b"])
+    assert ((out / "b" / "chapter").read_text(), ran) == ("x", [])
+    (out / "b" / "chapter").unlink()
+    assert len(run_recipe(recipe, out)) == 2
 
 
 def test_only_and_force_choose_steps_and_unknown_ones_are_refused(recipe_file, tmp_path, ran):
@@ -159,7 +235,7 @@ def test_the_record_has_what_a_result_was_made_of(recipe_file, tmp_path):
     assert first["options"]["text"] == "warm"
     assert second["inputs"] == {"a": first["digest"]}
     assert second["seed"] == 3
-    assert set(first["files"]) == {"deep/mix.txt"}
+    assert set(first["files"]) == {"deep/mix.bin"}
     assert (second["metrics"], second["before"]) == ({"score": 1.0}, {"score": 0.5})
     assert second["libraries"]["hybrid-llm"]
     cost = second["cost"]
@@ -186,3 +262,8 @@ def test_a_metric_that_misses_its_bound_is_recorded_and_mends_without_a_run(reci
     assert not result.is_due
     assert result.record.breaches == ()
     assert json.loads((out / "a" / "step.json").read_text())["breaches"] == []
+
+
+def test_a_metric_that_is_no_number_misses_every_bound():
+    found = breaches("a", {"score": math.nan}, {"score": 0.5}, {"score": 0.5})
+    assert [one.is_floor for one in found] == [True, False]

@@ -30,7 +30,7 @@ BAD_RECORDS: dict[str, tuple[DataFormat, Any, str]] = {
     "label a list": (DataFormat.LABELLED, {"text": "a", "label": [SECRET]}, "does not list"),
     "text missing": (DataFormat.LABELLED, {"label": "wet"}, "has no `text`"),
     "text a number": (DataFormat.TEXT, {"text": 5}, "has no `text`"),
-    "record a list": (DataFormat.TEXT, [SECRET], "has no `text`"),
+    "record a list": (DataFormat.TEXT, [SECRET], "train.jsonl:9: it is no object"),
     "tags missing": (DataFormat.TAGGED, {"tokens": [SECRET]}, "has no `tags`"),
     "tags too few": (DataFormat.TAGGED, {"tokens": ["a", SECRET], "tags": ["O"]}, "2 tokens and 1 tags"),
     "tags unknown": (DataFormat.TAGGED, {"tokens": ["a"], "tags": [SECRET]}, "1 tags that data.json does not list"),
@@ -158,7 +158,9 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(samples: Samples,
     model = tmp_path / "model"
     shutil.copytree(samples.decoder, model)
     huge = 2**43
-    header = json.dumps({"x": {"dtype": "F32", "shape": [huge // 4], "data_offsets": [0, huge]}}).encode()
+    weights = {"x": {"dtype": "F32", "shape": [huge // 4], "data_offsets": [0, huge]}}
+    weights |= {f"y{at}": {"dtype": "F32", "shape": [0], "data_offsets": [huge, huge]} for at in range(9)}
+    header = json.dumps(weights).encode()
     with (model / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + huge)
@@ -191,7 +193,7 @@ def test_sharding_is_refused_where_it_is_not_supported(
 
 def test_a_loss_that_is_no_number_ends_the_training(samples: Samples, tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"no finite number after step \d+: lower `learning_rate`"):
-        tune(samples.decoder, samples.data(DataFormat.TEXT), tmp_path, learning_rate=9.0, clip=1e9, steps=200, every=50)
+        tune(samples.decoder, samples.data(DataFormat.TEXT), tmp_path, learning_rate=1e9, clip=1e9, steps=200, every=50)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,14 @@ def test_two_processes_learn_what_one_learns_though_one_of_them_is_killed(
     _same(tmp_path, alone)
 
 
+def test_two_processes_weigh_and_orthogonalise_as_one_does(samples: Samples, tmp_path: Path) -> None:
+    options = {"optimiser": "muon", "prompt_weight": 0.2, "packing": True, "max_length": 64, "batch": 2, "steps": 4}
+    for name, processes in (("alone", 1), ("two", 2)):
+        launch = Launch(processes=processes)
+        tune(samples.decoder, samples.data(DataFormat.CHAT), tmp_path / name, launch=launch, **options)
+    _same(tmp_path / "two", tmp_path / "alone")
+
+
 def test_two_processes_with_a_part_of_the_weights_each_learn_what_one_learns(
     samples: Samples, alone: Path, tmp_path: Path
 ) -> None:
@@ -66,7 +74,7 @@ def test_two_processes_with_a_part_of_the_weights_each_learn_what_one_learns(
 
 
 def test_an_error_of_a_process_arrives_as_it_is(samples: Samples, tmp_path: Path) -> None:
-    options = {"learning_rate": 9.0, "clip": 1e9, "steps": 60, "every": 60, "launch": Launch(processes=2)}
+    options = {"learning_rate": 1e9, "clip": 1e9, "steps": 60, "every": 60, "launch": Launch(processes=2)}
     with pytest.raises(TrainingFailed, match="lower `learning_rate`"):
         tune(samples.decoder, samples.data(DataFormat.CHAT), tmp_path, **options)
 

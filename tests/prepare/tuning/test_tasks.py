@@ -85,6 +85,12 @@ def test_the_best_weights_of_validation_are_left(samples: Samples, tmp_path: Pat
     assert found["best_step"] < 24
 
 
+def test_every_row_of_validation_counts_though_they_fill_no_batch(samples: Samples, tmp_path: Path) -> None:
+    outcome = tune(samples.decoder, samples.data(DataFormat.CHAT, held_out=5), tmp_path, batch=8, steps=2, every=2)
+    ((_, loss),) = curve(tmp_path)["validation"]
+    assert loss == pytest.approx(outcome.metrics["loss"], rel=0.5)
+
+
 def test_without_validation_the_last_weights_are_left(samples: Samples, tmp_path: Path) -> None:
     outcome = tune(samples.decoder, samples.data(DataFormat.CHAT, held_out=0), tmp_path, steps=3)
     assert outcome.metrics == outcome.before == {}

@@ -42,10 +42,11 @@ export function clock(seconds) {
   return new Date(seconds * 1000).toLocaleTimeString("en-GB");
 }
 
-/** In which form a request leaves the device: "with pseudonyms (2 × EMAIL, 1 × TEL)". */
-export function sentForm({ pseudonymised, replaced }) {
+/** In which form a request leaves the device: "with pseudonyms (2 × EMAIL, 1 × TEL), sealed". */
+export function sentForm({ pseudonymised, replaced, sealed }) {
   const counts = Object.entries(replaced ?? {}).map(([kind, number]) => `${number} × ${kind}`);
-  return pseudonymised ? `with pseudonyms (${counts.join(", ")})` : "as it is";
+  const form = pseudonymised ? `with pseudonyms (${counts.join(", ")})` : "as it is";
+  return sealed ? `${form}, sealed` : form;
 }
 
 /** The tags of a request; those that detectors set are marked. */

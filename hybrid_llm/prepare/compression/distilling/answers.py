@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, Self
 
 from hybrid_llm.backends.models.space import disk_errors
 from hybrid_llm.core.errors import BackendError, HybridLLMError, RoutingError, SecurityError
+from hybrid_llm.core.jsontext import parse_json
 from hybrid_llm.prepare.step import Progress
 
 _NAME: Final = "answers.jsonl"
@@ -71,7 +72,7 @@ class Answers:
         for line in self.path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
-            answer = Answer(**json.loads(line))
+            answer = Answer(**parse_json(line))
             found[answer.number] = answer
             whole += len(line)
         os.truncate(self.path, whole)

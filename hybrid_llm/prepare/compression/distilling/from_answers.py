@@ -77,7 +77,7 @@ class AnswerDistillation:
 
         chosen = [self._examples[i] for i in drawn(self._examples, self._lessons.batch, step, self._seed)]
         ids, mask = padded([each.ids for each in chosen])
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
         return next_token_loss(logits, ids, mask, torch.tensor([each.start for each in chosen]))
 
 

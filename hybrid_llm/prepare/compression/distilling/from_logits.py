@@ -75,7 +75,7 @@ class LogitDistillation:
         import torch
 
         ids, mask = padded([each.ids for each in chosen])
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
         likeliest, logprobs, tail = (torch.from_numpy(np.concatenate(each)) for each in zip(*stored, strict=True))
         temperature, hard = self._recipe.temperature, self._recipe.hard_weight
         soft = divergence(logits[mask.bool()], likeliest.to(torch.int64), logprobs.float(), tail.float(), temperature)
@@ -85,7 +85,7 @@ class LogitDistillation:
         import torch
 
         ids, mask = padded([each.ids for each in chosen])
-        logits = model(input_ids=ids, attention_mask=mask).logits
+        logits = model(input_ids=ids, attention_mask=mask).logits.float()
         theirs = torch.from_numpy(np.concatenate([each[0] for each in stored]))
         soft = whole_divergence(logits, theirs, self._recipe.temperature)
         targets = torch.tensor([each.label for each in chosen])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import Choice, File, ListOf, Number, Text, Whole, key
+from hybrid_llm.core.fields import Choice, ListOf, Number, Text, Whole, key
 from hybrid_llm.prepare.compression.comparison import figures
 from hybrid_llm.prepare.compression.distilling.answers import Teacher
 from hybrid_llm.prepare.compression.distilling.from_answers import AnswerDistillation, Lessons
@@ -17,8 +17,8 @@ from hybrid_llm.prepare.compression.distilling.from_logits import LogitDistillat
 from hybrid_llm.prepare.compression.distilling.student import Student, open_student
 from hybrid_llm.prepare.compression.distilling.teachers import BackendTeacher, FolderTeacher, check_backend
 from hybrid_llm.prepare.compression.folders import save_model, trainable_kind
-from hybrid_llm.prepare.compression.training import Schedule, train
-from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
+from hybrid_llm.prepare.compression.training import Schedule, multiplying_in, train
+from hybrid_llm.prepare.step import CONFIG, DATA, MODEL, Input, Makes, Outcome, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +31,12 @@ class Distil:
     """
 
     makes: ClassVar[Makes] = Makes.MODEL
+    version: ClassVar[int] = 2
+    """Since 2 a student that is made of parts of its teacher begins with weights that are fitted again."""
 
     data: Input = key(DATA, "Texts, conversations or labelled texts; `train` is learnt, `test` measured.")
     teacher: Input | None = key(MODEL, "The Hugging Face folder of the teacher.", default=None)
-    config: Path | None = key(File(), "A hybrid.yaml with a backend that teaches, in place of a folder.", default=None)
+    config: Path | None = key(CONFIG, "A hybrid.yaml with a backend that teaches, in place of a folder.", default=None)
     backend: str = key(Text("the name of a backend"), "The backend of `config` that teaches.", default="cloud")
     privacy: tuple[str, ...] = key(
         ListOf(Text("a privacy tag")),
@@ -64,6 +66,9 @@ class Distil:
     )
     steps: int = key(Whole(), "Steps of training.", default=200)
     batch: int = key(Whole(1), "Texts or blocks in each step.", default=8)
+    precision: str = key(
+        Choice.of("fp32", "bf16"), "`bf16` multiplies in half precision; the weights stay in single.", default="fp32"
+    )
     learning_rate: float = key(Number(), "Highest learning rate.", default=5e-4)
     length: int = key(Whole(2), "Tokens of a block, or most tokens of a text.", default=128)
     limit: int = key(Whole(1), "Most texts or blocks that are read.", default=4000)
@@ -73,10 +78,13 @@ class Distil:
         """Ask the teacher, train the student, save and measure it."""
         self._check(work)
         student, source = self._student(work)
-        learning = self._learning(work, student)
+        with multiplying_in(self.precision):  # the teacher too
+            learning = self._learning(work, student)
         data = work.path(self.data)
         before = figures(source, data, self.evaluate_on)
-        schedule = Schedule(steps=self.steps, learning_rate=self.learning_rate, seed=work.seed)
+        schedule = Schedule(
+            steps=self.steps, learning_rate=self.learning_rate, seed=work.seed, precision=self.precision
+        )
         found = {**learning.metrics, **train(student.model, learning.loss, schedule, work.scratch, work.progress)}
         save_model(student.model, source, work.out)
         work.progress("measuring", 1.0)

@@ -12,6 +12,7 @@ from hybrid_llm.prepare.compression.folders import Kind, open_model, trainable_k
 from hybrid_llm.prepare.compression.pruning.anatomy import Size
 from hybrid_llm.prepare.compression.pruning.cut import check_size, choose_kept, cut
 from hybrid_llm.prepare.compression.pruning.importance import Measure, measure_importance
+from hybrid_llm.prepare.compression.pruning.refit import refit
 from hybrid_llm.prepare.hub_folder import HubFolder
 
 _MEASURED: Final = 32
@@ -54,7 +55,10 @@ class Student:
         rows = [[each.ids for each in examples[i : i + _TOGETHER]] for i in range(0, len(examples), _TOGETHER)]
         batches = [padded(each) for each in rows]
         importance = measure_importance(self.model, Measure.ACTIVATIONS, batches, _read)
-        return replace(self, model=cut(self.model, choose_kept(importance, size)))
+        kept = choose_kept(importance, size)
+        model = cut(self.model, kept)
+        refit(self.model, model, kept, batches)
+        return replace(self, model=model)
 
 
 def open_student(source: Path) -> Student:

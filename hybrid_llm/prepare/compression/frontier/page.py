@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
+from hybrid_llm.core.html import document
 from hybrid_llm.prepare.compression.frontier.plot import draw
 from hybrid_llm.prepare.compression.frontier.variants import Frontier
 
@@ -53,8 +54,8 @@ def html(frontier: Frontier) -> str:
         "A variant is on the front if no other is at least as good in quality, speed, size and memory, and better in "
         "one. The line in each plot joins those that none beats in its two values."
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Frontier</title>'
-        f"<style>{_STYLE}</style></head><body><h1>Quality, speed and size</h1>{draw(frontier)}<p>{about}</p>"
-        f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></body></html>\n"
+    lines = (
+        f"<h1>Quality, speed and size</h1>{draw(frontier)}<p>{about}</p>",
+        f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>",
     )
+    return document("Frontier", lines, style=_STYLE)

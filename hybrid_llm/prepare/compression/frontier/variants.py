@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 
 NAME: Final = "results.json"
 _KIND: Final = "frontier"
@@ -102,7 +103,7 @@ def read_frontier(path: Path) -> Frontier:
     """
     file = path / NAME if path.is_dir() else path
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
     except FileNotFoundError:
         raise ConfigError(f"{file} does not exist: a step of kind `frontier` writes it", path=str(file)) from None
     except (OSError, ValueError) as error:

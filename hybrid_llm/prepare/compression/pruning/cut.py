@@ -104,11 +104,12 @@ def _sliced(value: Any, axes: Sequence[str], model: Any, kept: Kept, layer: int)
 
     for axis, spans in enumerate(axes):
         if spans:
-            value = value.index_select(axis, torch.tensor(_indices(spans, model, kept, layer)))
+            value = value.index_select(axis, torch.tensor(indices_of(spans, model, kept, layer)))
     return value.clone()
 
 
-def _indices(spans: str, model: Any, kept: Kept, layer: int) -> list[int]:
+def indices_of(spans: str, model: Any, kept: Kept, layer: int) -> list[int]:
+    """The numbers along an axis that *spans* parts of *model*, of those that stay in *layer* of the new model."""
     match spans:
         case "width":
             return list(kept.width)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.errors import ConfigError
-from hybrid_llm.core.fields import Choice, Number, Whole, key, percentage
+from hybrid_llm.core.fields import Choice, Flag, Number, Whole, key, percentage
 from hybrid_llm.prepare.compression.comparison import figures
 from hybrid_llm.prepare.compression.examples import Example, blocks, drawn, labelled, padded
 from hybrid_llm.prepare.compression.folders import Kind, open_model, save_model, trainable_kind
@@ -18,6 +18,7 @@ from hybrid_llm.prepare.compression.pruning.anatomy import Size
 from hybrid_llm.prepare.compression.pruning.cut import check_size, choose_kept, cut
 from hybrid_llm.prepare.compression.pruning.importance import Batch, Measure, measure_importance
 from hybrid_llm.prepare.compression.pruning.magnitude import share_of_zeros, zero_smallest
+from hybrid_llm.prepare.compression.pruning.refit import refit
 from hybrid_llm.prepare.compression.training import Schedule, train
 from hybrid_llm.prepare.hub_folder import HubFolder
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
@@ -53,6 +54,11 @@ class Prune:
         Choice({str(each): each for each in Measure}), "How importance is measured.", default=Measure.ACTIVATIONS
     )
     samples: int = key(Whole(1), "Texts or blocks that importance is measured on.", default=64)
+    refit: bool = key(
+        Flag(),
+        "Whether weights behind removed heads and inner units are fitted again on these, by least squares.",
+        default=True,
+    )
     steps: int = key(Whole(), "Steps of recovery; 0 for none.", default=0)
     recover_from: str = key(
         Choice.of("original", "data"),
@@ -60,6 +66,9 @@ class Prune:
         default="original",
     )
     batch: int = key(Whole(1), "Texts or blocks in each step of recovery.", default=8)
+    precision: str = key(
+        Choice.of("fp32", "bf16"), "`bf16` multiplies in half precision; the weights stay in single.", default="fp32"
+    )
     learning_rate: float = key(Number(), "Highest learning rate of recovery.", default=2e-4)
     length: int = key(Whole(2), "Tokens of a block, or most tokens of a text.", default=128)
     limit: int = key(Whole(1), "Most blocks or texts that are read for recovery.", default=4000)
@@ -115,8 +124,11 @@ class Prune:
         size = self._size(original)
         check_size(original, size)
         batches = [_batch(examples[i : i + _MEASURED]) for i in range(0, min(self.samples, len(examples)), _MEASURED)]
-        importance = measure_importance(original, self.importance, batches, own_loss)
-        return cut(original, choose_kept(importance, size))
+        kept = choose_kept(measure_importance(original, self.importance, batches, own_loss), size)
+        pruned = cut(original, kept)
+        if self.refit and batches:
+            refit(original, pruned, kept, batches)
+        return pruned
 
     def _size(self, model: Any) -> Size:
         has = Size.of(model)
@@ -126,7 +138,9 @@ class Prune:
     def _recover(self, work: Work, original: Any, pruned: Any, examples: list[Example]) -> Mapping[str, float]:
         follow = original if self.recover_from == "original" else None
         loss = partial(self._loss, examples, follow, work.seed)
-        schedule = Schedule(steps=self.steps, learning_rate=self.learning_rate, seed=work.seed)
+        schedule = Schedule(
+            steps=self.steps, learning_rate=self.learning_rate, seed=work.seed, precision=self.precision
+        )
         return train(pruned, loss, schedule, work.scratch, work.progress)
 
     def _loss(self, examples: list[Example], original: Any, seed: int, model: Any, step: int) -> Any:
@@ -134,10 +148,10 @@ class Prune:
 
         chosen = [examples[i] for i in drawn(examples, self.batch, step, seed)]
         ids, mask = _batch(chosen)
-        logits = model(input_ids=ids, attention_mask=mask).logits
+        logits = model(input_ids=ids, attention_mask=mask).logits.float()
         if original is not None:
             with torch.no_grad():
-                theirs = original(input_ids=ids, attention_mask=mask).logits
+                theirs = original(input_ids=ids, attention_mask=mask).logits.float()
             rows = mask.bool() if logits.ndim == 3 else slice(None)
             return whole_divergence(logits[rows], theirs[rows], 1.0)
         if logits.ndim == 3:

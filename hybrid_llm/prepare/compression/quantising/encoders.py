@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +11,9 @@ import numpy as np
 
 from hybrid_llm.backends.edge.runtime import load_runtime
 from hybrid_llm.backends.encoder.files import FILES
+from hybrid_llm.backends.models.encoder_onnx import unadvised
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 
 _FAMILIES: Final = frozenset({"bert", "roberta", "distilbert", "xlm-roberta", "camembert", "electra"})
 """Models that onnxruntime's optimizer knows as `bert`."""
@@ -33,11 +32,11 @@ def fuse(graph: Path, out: Path) -> None:
     """
     load_runtime()  # first, so that its telemetry is off
     optimizer = import_module("onnxruntime.transformers.optimizer")
-    settings = json.loads((graph.with_name(FILES[0])).read_text(encoding="utf-8"))
+    settings = read_json(graph.with_name(FILES[0]))
     kind = str(settings.get("model_type"))
     if kind not in _FAMILIES:
         raise ConfigError(f"models of the type {kind} cannot be fused; these can: {', '.join(sorted(_FAMILIES))}")
-    with _quiet():
+    with unadvised():
         made = optimizer.optimize_model(
             str(graph),
             model_type="bert",
@@ -54,7 +53,7 @@ def quantise_dynamic(graph: Path, out: Path) -> None:
     """Write *graph* with its weights in 8 bits for each channel; activations are quantised while it runs."""
     load_runtime()
     quantization = import_module("onnxruntime.quantization")
-    with _quiet():
+    with unadvised():
         quantization.quantize_dynamic(
             str(graph),
             str(out),
@@ -68,7 +67,7 @@ def quantise_static(graph: Path, out: Path, rows: Sequence[Sequence[int]]) -> No
     """Write *graph* with weights and the activations of products in 8 bits, whose ranges are those found on *rows*."""
     load_runtime()
     quantization = import_module("onnxruntime.quantization")
-    with _quiet():
+    with unadvised():
         quantization.quantize_static(
             str(graph),
             str(out),
@@ -80,16 +79,6 @@ def quantise_static(graph: Path, out: Path, rows: Sequence[Sequence[int]]) -> No
             weight_type=quantization.QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep onnxruntime from advising, through the root logger, a preparation that these graphs do not need."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 class _Rows:

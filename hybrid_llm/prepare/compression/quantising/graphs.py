@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,9 @@ from hybrid_llm.backends.models.encoders import convert_encoder
 from hybrid_llm.backends.models.manifests import write_manifest
 from hybrid_llm.backends.models.perplexity import TEXT
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.prepare.compression.folders import Kind, kind_of
+from hybrid_llm.prepare.step import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 GRAPH: Final = FILES[2]
 _TIE: Final = 0.02
 """Probabilities nearer to each other than this are a tie."""
+_CONVERTED: Final = 0.3
+"""Share of the work that is done with the graph in float32."""
 _LIBRARIES: Final = ("onnxruntime", "onnx", "torch", "transformers", "tokenizers")
 
 
@@ -55,8 +58,8 @@ class GraphParity:
             raise ConfigError(f"the result differs from the original: {found}. Use method: dynamic, or least_agreement")
 
 
-def plain_graph(source: Path, scratch: Path) -> Path:
-    """The folder of the encoder in float32: *source* itself, or a conversion of it in *scratch*.
+def plain_graph(source: Path, scratch: Path, progress: Progress = lambda what, share: None) -> Path:  # noqa: ARG005
+    """The folder of the encoder in float32: *source* itself, or a conversion of it in *scratch*, which takes a while.
 
     Raises:
         ConfigError: it is no encoder, or its weights are in 8 bits already.
@@ -65,7 +68,11 @@ def plain_graph(source: Path, scratch: Path) -> Path:
         case Kind.CLASSIFIER:
             out = scratch / "plain"
             if not out.exists():
-                convert_encoder(source, out, "fp32")
+
+                def report(what: str, share: float) -> None:
+                    progress(f"converting to float32: {what}", _CONVERTED * share)
+
+                convert_encoder(source, out, "fp32", progress=report)
             return out
         case Kind.DEVICE_ENCODER:
             _require_plain(source)
@@ -80,28 +87,28 @@ def _require_plain(folder: Path) -> None:
         raise ConfigError(message, path=str(folder))
 
 
-def write_folder(plain: Path, out: Path, precision: str, change: Callable[[Path, Path], None]) -> None:
-    """Write the encoder of *plain* to *out*, with the graph that *change* makes, from one path to the other."""
+def write_folder(plain: Path, out: Path, name: str, precision: str, change: Callable[[Path, Path], None]) -> None:
+    """Write the encoder of *plain* to *out*, as the model *name*, with its graph as *change* makes it of a path."""
     change(plain / GRAPH, out / GRAPH)
     for path in plain.iterdir():
         if path.is_file() and path.name not in {GRAPH, MANIFEST_NAME} and not path.name.startswith("."):
             shutil.copyfile(path, out / path.name)
-    _describe(plain, out, precision, None)
+    _describe(plain, out, name, precision, None)
 
 
 def prove(plain: Path, out: Path, precision: str, texts: Sequence[str]) -> GraphParity:
     """Compare the encoder of *out* with that of *plain* on *texts*, and add it to the manifest of *out*."""
     parity = compare(plain, out, texts)
-    _describe(plain, out, precision, parity)
+    _describe(plain, out, read_manifest(out).name, precision, parity)
     return parity
 
 
-def _describe(plain: Path, out: Path, precision: str, parity: GraphParity | None) -> None:
-    settings = json.loads((plain / FILES[0]).read_text(encoding="utf-8"))
+def _describe(plain: Path, out: Path, name: str, precision: str, parity: GraphParity | None) -> None:
+    settings = read_json(plain / FILES[0])
     known = read_manifest(plain) if (plain / MANIFEST_NAME).is_file() else None
     write_manifest(
         out,
-        name=known.name if known else out.name,
+        name=name,
         architecture=str((settings.get("architectures") or ["unknown"])[0]),
         precision=precision,
         parameters=known.parameters if known else 0,

@@ -10,11 +10,11 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Final
 
-from hybrid_llm.backends.models.convert import convert
+from hybrid_llm.backends.models.convert import Precision, Recode, convert
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Flag, Whole, key, percentage
 from hybrid_llm.prepare.compression.comparison import evaluation_split, figures, texts_of
-from hybrid_llm.prepare.compression.examples import TRAIN
+from hybrid_llm.prepare.compression.examples import TRAIN, blocks, padded
 from hybrid_llm.prepare.compression.folders import kind_of
 from hybrid_llm.prepare.compression.quantising.encoders import fuse, quantise_dynamic, quantise_static
 from hybrid_llm.prepare.compression.quantising.graphs import (
@@ -25,10 +25,13 @@ from hybrid_llm.prepare.compression.quantising.graphs import (
     rows_of,
     write_folder,
 )
+from hybrid_llm.prepare.compression.quantising.recode import recode
 from hybrid_llm.prepare.data.folder import DataFolder
 from hybrid_llm.prepare.step import DATA, MODEL, Input, Makes, Outcome, Work
 
-_OF_DECODERS: Final = ("int4", "int8")
+_OF_DECODERS: Final = ("int4", "int8", "gptq")
+_BLOCK, _TOGETHER = 128, 4
+"""Tokens of a text that GPTQ calibrates on, and texts that it reads at once."""
 _OF_ENCODERS: Final = ("dynamic", "static")
 
 
@@ -37,7 +40,8 @@ class Quantise:
     """Store a model in 8 or 4 bits, as a folder of the device.
 
     For a classifier: `dynamic` stores the weights in 8 bits for each channel, `static` the activations too, with ranges
-    found on calibration data. For a generator: `int4` by k-quant in blocks of 32, or `int8`.
+    found on calibration data. For a generator: `int4` by k-quant in blocks of 32, `gptq` the same with codes found on
+    calibration data where they are better, or `int8`.
     """
 
     makes: ClassVar[Makes] = Makes.MODEL
@@ -50,7 +54,7 @@ class Quantise:
         default="default",
     )
     fuse: bool = key(Flag(), "Whether the operators of a classifier are fused first, for `dynamic`.", default=True)
-    samples: int = key(Whole(1), "Texts that `static` calibrates on.", default=128)
+    samples: int = key(Whole(1), "Texts that `static` calibrates on, blocks of 128 tokens for `gptq`.", default=128)
     least_agreement: float = key(
         percentage(), "Share of the texts that must keep the label they had in float32.", default=0.95
     )
@@ -67,9 +71,11 @@ class Quantise:
         return self._decoder(work, source, method) if generates else self._encoder(work, source, method)
 
     def _decoder(self, work: Work, source: Path, method: str) -> Outcome:
-        folder = work.scratch / work.out.parent.name
+        folder = work.scratch / "made"
         shutil.rmtree(folder, ignore_errors=True)
-        convert(source, folder, "int4" if method == "int4" else "int8", progress=work.progress)
+        precision: Precision = "int8" if method == "int8" else "int4"
+        recode = self._recode(work, source, method)
+        convert(source, folder, precision, name=work.name, recode=recode, progress=work.progress)
         for file in folder.iterdir():
             file.replace(work.out / file.name)
         data = None if self.data is None else work.path(self.data)
@@ -79,8 +85,17 @@ class Quantise:
             card={"training": {"quantised": method}},
         )
 
+    def _recode(self, work: Work, source: Path, method: str) -> Recode | None:
+        if method != "gptq":
+            return None
+        if self.data is None:
+            raise ConfigError("data is missing: method: gptq calibrates on the texts of its split `train`")
+        rows = [each.ids for each in blocks(work.path(self.data), source, _BLOCK, self.samples)]
+        batches = [padded(rows[i : i + _TOGETHER]) for i in range(0, len(rows), _TOGETHER)]
+        return partial(recode, source=source, batches=batches)
+
     def _encoder(self, work: Work, source: Path, method: str) -> Outcome:
-        plain = plain_graph(source, work.scratch)
+        plain = plain_graph(source, work.scratch, work.progress)
         dynamic = _fuse_and_quantise if self.fuse else quantise_dynamic
         apply = dynamic if method == "dynamic" else self._static(work, plain)
         change = _Change(name=method, precision="int8", apply=apply, least=self.least_agreement)
@@ -108,7 +123,7 @@ class Fuse:
 
     def run(self, work: Work) -> Outcome:
         """Fuse, compare and measure."""
-        plain = plain_graph(work.path(self.model), work.scratch)
+        plain = plain_graph(work.path(self.model), work.scratch, work.progress)
         change = _Change(name="fused", precision="fp32", apply=fuse, least=1.0)
         return _changed(work, plain, change, self.data, self.evaluate_on)
 
@@ -132,12 +147,13 @@ def _fuse_and_quantise(graph: Path, out: Path) -> None:
 
 def _changed(work: Work, plain: Path, change: _Change, given: Input | None, limit: int) -> Outcome:
     """Change the graph of *plain*, prove and measure it."""
-    work.progress("changing the graph", 0.2)
-    write_folder(plain, work.out, change.precision, change.apply)
+    work.progress("changing the graph", 0.3)
+    write_folder(plain, work.out, work.name, change.precision, change.apply)
     data = None if given is None else work.path(given)
     work.progress("comparing", 0.6)
     parity = prove(plain, work.out, change.precision, _texts(data, limit))
     parity.require(change.least)
+    work.progress("measuring before and after", 0.7)
     return Outcome(
         metrics={**figures(work.out, data, limit), **_as_metrics(parity), "graph_mb": _megabytes(work.out)},
         before={**figures(plain, data, limit), "graph_mb": _megabytes(plain)},

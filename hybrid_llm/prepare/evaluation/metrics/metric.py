@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hybrid_llm.core.registry import Registry
 from hybrid_llm.prepare.evaluation.answers import Answer, Item
 from hybrid_llm.prepare.evaluation.metrics.labels import BINS
-from hybrid_llm.prepare.evaluation.metrics.text import exact_match, json_valid, token_f1
+from hybrid_llm.prepare.evaluation.metrics.text import exact_match, json_equal, json_valid, token_f1
 
 Numbers = NDArray[np.float64]
 """One row for each item."""
@@ -92,6 +92,22 @@ class ExactMatch(ItemMean):
     def score(self, item: Item, answer: Answer, setting: Setting) -> float:  # noqa: ARG002
         """1 if it is one."""
         return exact_match(answer.text, item.references)
+
+
+class Verbatim(ItemMean):
+    """The share of answers that are a reference in every character, but for white space around them."""
+
+    def score(self, item: Item, answer: Answer, setting: Setting) -> float:  # noqa: ARG002
+        """1 if it is one."""
+        return float(answer.text.strip() in {each.strip() for each in item.references})
+
+
+class JsonEqual(ItemMean):
+    """The share of answers that are the same JSON value as a reference, whatever the order of its keys."""
+
+    def score(self, item: Item, answer: Answer, setting: Setting) -> float:  # noqa: ARG002
+        """1 if it is one."""
+        return json_equal(answer.text, item.references)
 
 
 class TokenF1(ItemMean):
@@ -206,9 +222,11 @@ METRICS: Final[Registry[Metric]] = Registry(
                 "exact_match",
                 "f1_macro",
                 "f1_micro",
+                "json_equal",
                 "json_valid",
                 "perplexity",
                 "token_f1",
+                "verbatim",
             )
         },
     },
@@ -221,6 +239,8 @@ CALIBRATION_ERROR: Final = CalibrationError()
 EXACT_MATCH: Final = ExactMatch()
 F1_MACRO: Final = F1(macro=True)
 F1_MICRO: Final = F1(macro=False)
+JSON_EQUAL: Final = JsonEqual()
 JSON_VALID: Final = JsonValid()
 PERPLEXITY: Final = PerplexityByToken()
 TOKEN_F1: Final = TokenF1()
+VERBATIM: Final = Verbatim()

@@ -47,5 +47,22 @@ def json_valid(answer: str, schema: Mapping[str, Any] | None) -> float:
     return float(jsonschema.Draft202012Validator(schema).is_valid(value))
 
 
+def json_equal(answer: str, references: Sequence[str]) -> float:
+    """1 if *answer* as a whole is JSON with the value of one of *references*, else 0: 1 is 1.0, and not true."""
+    try:
+        return float(_canonical(answer) in map(_canonical, references))
+    except (ValueError, RecursionError):
+        return 0.0
+
+
+def _canonical(text: str) -> str:
+    return json.dumps(json.loads(text, parse_constant=_refuse, parse_float=_number), sort_keys=True)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    return int(number) if number.is_integer() else number
+
+
 def _refuse(name: str) -> None:
     raise ValueError(name)  # NaN and Infinity are no JSON

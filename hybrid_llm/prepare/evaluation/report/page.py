@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
+from hybrid_llm.core.html import document
 from hybrid_llm.prepare.evaluation.report.drawings import COLOURS, diagram, intervals
 from hybrid_llm.prepare.evaluation.report.words import compared, is_certain, label, notes, rows
 from hybrid_llm.prepare.evaluation.results import Results, TaskResult
@@ -26,28 +27,17 @@ thead th{border-bottom:2px solid var(--line)}svg{width:100%;max-width:36rem;heig
 stroke:var(--line)}.tick{fill:var(--faint);font-size:12px;text-anchor:middle}.name{fill:var(--ink);font-size:13px;
 text-anchor:end}.bar{stroke-width:3;fill:none}
 """
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(results: Results) -> str:
     """The whole page."""
-    title = escape(f"Evaluation: {results.suite}")
+    title = f"Evaluation: {results.suite}"
     colours = "".join(
         f".bar.c{n}{{stroke:var(--c{n})}}.dot.c{n}{{fill:var(--c{n})}}.key.c{n}{{color:var(--c{n})}}"
         for n in range(COLOURS)
     )
-    return "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title><style>{_STYLE}{colours}</style></head><body>",
-            f"<h1>{title}</h1>",
-            *_head(results),
-            *(part for name, task in results.tasks.items() for part in _task(results, name, task)),
-            "</body></html>\n",
-        ]
-    )
+    tasks = (part for name, task in results.tasks.items() for part in _task(results, name, task))
+    return document(title, [f"<h1>{escape(title)}</h1>", *_head(results), *tasks], style=f"{_STYLE}{colours}")
 
 
 def _head(results: Results) -> Iterator[str]:

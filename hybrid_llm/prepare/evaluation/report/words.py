@@ -20,12 +20,14 @@ LABELS: Final[Mapping[str, str]] = {
     "exact_match": "exact match",
     "f1_macro": "F1 (macro)",
     "f1_micro": "F1 (micro)",
+    "json_equal": "equal JSON",
     "json_valid": "valid JSON",
     "perplexity": "perplexity",
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougel": "ROUGE-L",
     "token_f1": "F1 of words",
+    "verbatim": "verbatim",
 }
 _SIGNIFICANT: Final = 0.05
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from hybrid_llm import tasks
 from hybrid_llm.core.generation import Generation
@@ -49,7 +50,7 @@ class Asked:
         if self._labels:
             raise Unsupported(f"{self.name} classifies, and writes no text")
         found = self._client.generate(list(messages), **self._own(options))
-        return _answer(found.text, None, (found,))
+        return self._answer(found.text, None, (found,))
 
     def classify(self, text: str, labels: Sequence[str], options: GenerateOptions) -> Answer:
         """Give a text one of *labels*, as `hybrid_llm.tasks.classify` does."""
@@ -57,7 +58,12 @@ class Asked:
             raise Unsupported(f"{self.name} does not know all labels of the task")
         found = tasks.classify(text, labels, threshold=self._threshold, llm=self._client, **self._own(options))
         earlier = tuple(generation for each in found.previous for generation in each.generations)
-        return _answer(found.label, found.score, (*earlier, *found.generations))
+        return self._answer(found.label, found.score, (*earlier, *found.generations))
+
+    def _answer(self, text: str, score: float | None, generations: Sequence[Generation]) -> Answer:
+        """A folder's backend has a name of ours; the report has that of the subject."""
+        found = _answer(text, score, generations)
+        return replace(found, backend=self.about.backend or found.backend)
 
     def _own(self, options: GenerateOptions) -> GenerateOptions:
         return {**options, **self._only}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from hybrid_llm.backends.digests import folder_digest, model_digest
 from hybrid_llm.backends.edge.folder import MANIFEST_NAME
 from hybrid_llm.backends.edge.spec import EdgeConfig
 from hybrid_llm.core.errors import ConfigError
+from hybrid_llm.core.jsontext import read_json
 from hybrid_llm.core.protocols import Backend
 from hybrid_llm.prepare.evaluation.decoders import open_scorer
 from hybrid_llm.prepare.evaluation.subjects.asked import Asked
@@ -25,6 +25,8 @@ _WRITTEN: Final = re.compile(
     r"(?:(?P<name>[\w.-]+)=)?(?P<path>.+?\.ya?ml)(?::(?P<backend>[\w.-]+))?(?:@(?P<threshold>[\d.]+))?"
     r"|(?:(?P<folder_name>[\w.-]+)=)?(?P<folder>.+)"
 )
+_ALONE: Final = "model"
+"""The backend that a folder becomes: a subject may have any name, such as `device`, which no backend may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ def parse_subject(text: str) -> Named:
         raise ValueError("name a model folder or a hybrid.yaml: [NAME=]PATH, [NAME=]FILE:BACKEND or FILE@THRESHOLD")
     if found["folder"]:
         path = Path(found["folder"])
-        return Named(name=found["folder_name"] or path.resolve().name, path=path)
+        return Named(name=found["folder_name"] or _called(path.resolve()), path=path)
     threshold = None if found["threshold"] is None else float(found["threshold"])
     if threshold is not None and not 0 < threshold <= 1:
         raise ValueError("a threshold is a probability above 0 and at most 1, as in hybrid.yaml@0.8")
@@ -68,14 +70,24 @@ def parse_subject(text: str) -> Named:
     )
 
 
+def _called(folder: Path) -> str:
+    """The name of a model's folder; in the store of models it is `NAME/model`."""
+    return folder.parent.name if folder.name == "model" else folder.name
+
+
+def require_there(named: Named) -> None:
+    """Check that its folder or file exists; ConfigError."""
+    if not named.path.exists():
+        raise ConfigError(f"{named.path} does not exist: name a model folder or a hybrid.yaml", path=str(named.path))
+
+
 def open_subject(named: Named) -> Subject:
     """Open it; nothing is downloaded.
 
     Raises:
         ConfigError: there is no such folder, file or backend, or it is unusable.
     """
-    if not named.path.exists():
-        raise ConfigError(f"{named.path} does not exist: name a model folder or a hybrid.yaml", path=str(named.path))
+    require_there(named)
     if named.path.is_file():
         return _of_config(named, load_config(named.path))
     return _of_folder(named)
@@ -133,30 +145,30 @@ def _of_folder(named: Named) -> Subject:
         return Classifying(named.name, about, open_classifier(folder))
     from hybrid_llm.prepare.evaluation.subjects.torch_backend import TorchBackend
 
-    backend = TorchBackend(named.name, folder, revision=about.digests[named.name])
+    backend = TorchBackend(_ALONE, folder, revision=about.digests[named.name])
     return _of_backend(named, about, backend)
 
 
 def _of_device(named: Named, entry: dict[str, Any]) -> Subject:
-    config = {"version": 1, "backends": {named.name: entry}}
+    config = {"version": 1, "backends": {_ALONE: entry}}
     client = HybridLLM.from_config(config, serve_metrics=False)
     about = About(what=f"the model of the device in {named.path.name}", backend=named.name, digests=_digests(named))
     is_decoder = entry["kind"] == "onnx"
     opener = (lambda: open_scorer(named.path)) if is_decoder else None
-    return Asked(named.name, about, client, backend=named.name, open_scorer=opener)
+    return Asked(named.name, about, client, backend=_ALONE, open_scorer=opener)
 
 
 def _of_backend(named: Named, about: About, backend: Any) -> Subject:
     from hybrid_llm.policies import builtin_policy
 
     made: Backend = backend
-    policy = builtin_policy("balanced", backends={named.name: made.location})
-    return Asked(named.name, about, HybridLLM([made], policy), backend=named.name, open_scorer=lambda: backend.scorer)
+    policy = builtin_policy("balanced", backends={_ALONE: made.location})
+    return Asked(named.name, about, HybridLLM([made], policy), backend=_ALONE, open_scorer=lambda: backend.scorer)
 
 
 def _is_classifier(folder: Path) -> bool:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = read_json(folder / "config.json")
         return any(str(name).endswith("ForSequenceClassification") for name in config.get("architectures") or ())
     except (OSError, ValueError, AttributeError) as error:
         message = f"{folder / 'config.json'} cannot be read ({type(error).__name__})"

@@ -42,7 +42,7 @@ class TorchBackend:
 
     def __init__(self, name: str, folder: Path, *, revision: str) -> None:
         """Open a Hugging Face folder; ConfigError if it holds no decoder."""
-        self.name = name
+        self.name, self._folder = name, folder.name
         model, tokenizer = open_folder(folder, "AutoModelForCausalLM", "decoder")
         self.scorer = TorchScorer(model, tokenizer)
         self._model = _TorchModel(model, ChatTokenizer.load(folder, None if tokenizer.chat_template else PLAIN))
@@ -54,11 +54,12 @@ class TorchBackend:
     def capabilities(self) -> Capabilities:
         """Everything that the device's own loop can do."""
         return Capabilities(
-            model=self.name,
+            model=self._folder,
             context_window=self.scorer.window,
             output_schema=True,
             tools=True,
             logprobs=True,
+            penalties=True,
             revision=self._revision,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, File, Flag, ListOf, Text, Whole, key
+from hybrid_llm.core.jsontext import parse_json
 from hybrid_llm.core.limits import MAX_TOKENS
 from hybrid_llm.core.request import GenerateOptions, Message
 from hybrid_llm.policies.reader.fields import read_text
@@ -21,8 +22,27 @@ from hybrid_llm.prepare.evaluation.subjects.subject import Subject
 from hybrid_llm.prepare.evaluation.tasks.task import Task
 from hybrid_llm.prepare.evaluation.template import TEMPLATE, Template, column
 
-_METRICS: Final = ("bleu", "chrf", "rouge1", "rouge2", "rougel", "exact_match", "token_f1", "json_valid")
+_METRICS: Final = (
+    "bleu",
+    "chrf",
+    "rouge1",
+    "rouge2",
+    "rougel",
+    "exact_match",
+    "token_f1",
+    "json_valid",
+    "verbatim",
+    "json_equal",
+)
 _DEFAULT_TOKENS: Final = 128
+
+
+def _regular(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"`{text}` is no regular expression ({error})") from None
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +64,12 @@ class Generate(Task):
         Text("a split"), "The split that they come from, such as `train`; else they are not evaluated.", default=""
     )
     max_tokens: int = key(MAX_TOKENS, "Maximum tokens of an answer.", default=_DEFAULT_TOKENS)
+    extract: str = key(
+        Text("a regular expression", convert=_regular),
+        "Of an answer, and of its references, the last match alone is compared; of several groups, the first.",
+        default="",
+        examples=(r"-?\d+",),
+    )
     stop: tuple[str, ...] = key(ListOf(Text(), single=True, most=16), "Texts that end an answer.", default=())
     schema: Path | None = key(File(), "JSON Schema that answers must follow.", default=None)
     constrain: bool = key(Flag(), "Hold the model to the schema, instead of only checking its answers.", default=False)
@@ -61,7 +87,10 @@ class Generate(Task):
         if not records or len(examples) < self.shots:
             raise ConfigError(f"{self.data} has too few records for {self.shots} shots", path=str(self.data))
         before = tuple(chain.from_iterable(self._shot(record) for record in examples))
-        return [self._item(record, before) for record in records]
+        items = [self._item(record, before) for record in records]
+        if any(not self.compared(text) for item in items for text in item.references) and self.extract:
+            raise ConfigError(f"{self.data} has a reference that `extract` does not match", path=str(self.data))
+        return items
 
     def answer(self, subject: Subject, item: Item, setting: Setting, options: GenerateOptions) -> Answer:
         """Ask for the text."""
@@ -72,6 +101,13 @@ class Generate(Task):
             own["output_schema"] = setting.schema
         return subject.generate(item.messages, own)
 
+    def compared(self, text: str) -> str:
+        """The last match of `extract`, empty without one."""
+        if not self.extract:
+            return text
+        found = list(re.finditer(self.extract, text))
+        return (found[-1].group(1 if found[-1].re.groups else 0) or "") if found else ""
+
     def setting(self, items: Sequence[Item]) -> Setting:  # noqa: ARG002
         """The schema; ConfigError if it is none."""
         if self.schema is None:
@@ -79,7 +115,7 @@ class Generate(Task):
         import jsonschema
 
         try:
-            schema = json.loads(read_text(self.schema, "the schema"))
+            schema = parse_json(read_text(self.schema, "the schema"))
             jsonschema.Draft202012Validator.check_schema(schema)
         except (ValueError, jsonschema.SchemaError) as error:
             message = f"{self.schema} is no JSON Schema ({type(error).__name__})"

@@ -51,6 +51,10 @@ class Task(ABC):
         """What the metrics know of the task."""
         return Setting()
 
+    def compared(self, text: str) -> str:
+        """The part of an answer or a reference that metrics see."""
+        return text
+
     @property
     def request_task(self) -> str:
         """What requests call their task."""

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,42 +18,12 @@ from tests.backends.models.registry.conftest import write_model
 sqlalchemy = pytest.importorskip("sqlalchemy")
 from hybrid_llm.backends.models.registry.index import RegistryIndex  # noqa: E402
 
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-
-
-def as_postgres(*command):
-    """Run a program of PostgreSQL, which refuses to run as root."""
-    user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    subprocess.run([str(BINARIES[-1] / command[0]), *command[1:]], check=True, stdout=subprocess.DEVNULL, **user)
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    """A server of its own on a free port; without its programs the tests are skipped."""
-    if not BINARIES:
-        pytest.skip("needs the programs of PostgreSQL in /usr/lib/postgresql")
-    pytest.importorskip("psycopg")
-    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-        data = f"{folder}/data"
-        as_postgres("initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync")
-        as_postgres(
-            *("pg_ctl", "-D", data, "-w", "-l", f"{folder}/log"),
-            *("-o", f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off", "start"),
-        )
-        yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        as_postgres("pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
-
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'index.db'}"
-    url = request.getfixturevalue("postgres")
+    url = request.getfixturevalue("postgres_server").url
     with sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:")).begin() as db:
         for name in ("versions", "metrics", "lineage", "aliases", "schema"):
             db.execute(sqlalchemy.text(f"drop table if exists hybrid_llm_{name}"))

@@ -30,7 +30,7 @@ def test_a_version_is_found_by_alias_by_digest_and_as_the_newest(registry, model
 def test_what_is_not_there_is_an_error_that_names_what_is(registry, model, which):
     (version,) = versions_of(registry, model, 1)
     registry.promote("m", version.digest, "prod")
-    with pytest.raises(NoSuchVersion, match=r"prod|digits"):
+    with pytest.raises(NoSuchVersion, match="prod"):
         registry.resolve("m", which)
     with pytest.raises(NoSuchVersion, match="it has: m"):
         registry.resolve("n")

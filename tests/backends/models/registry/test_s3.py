@@ -14,25 +14,16 @@ from hybrid_llm.core.errors import ConfigError
 from tests.backends.models.registry.conftest import content, write_model
 
 pytest.importorskip("s3fs")
-moto = pytest.importorskip("moto.server")
+pytest.importorskip("moto.server")
 boto3 = pytest.importorskip("boto3")
 
 URL = "s3://models/registry"
 
 
-@pytest.fixture(scope="module")
-def address():
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()
-    server.stop()
-
-
 @pytest.fixture
-def credentials(monkeypatch, address):
+def credentials(monkeypatch, s3_endpoint):
     secrets = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    endpoint = f"http://{address[0]}:{address[1]}"
-    for name, value in {**secrets, "AWS_ENDPOINT_URL": endpoint, "AWS_MAX_ATTEMPTS": "1"}.items():
+    for name, value in {**secrets, "AWS_ENDPOINT_URL": s3_endpoint, "AWS_MAX_ATTEMPTS": "1"}.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
 
