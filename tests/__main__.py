@@ -42,6 +42,8 @@ GROUPS = (
     ("tests/lab",),
     ("tests/policies",),
 )
+SLOWEST: Final = ("--durations=12", "--durations-min=4")
+"""Each group names its slowest tests: who adds a test sees what it costs."""
 _LONG: Final = 4
 """So many groups take longer than the one of tests elsewhere."""
 LANES = min(4, (os.cpu_count() or 1) + 1)
@@ -81,7 +83,7 @@ def run(group: tuple[str, ...]) -> Result:
     # Child processes inherit both: a crash leaves a traceback anywhere, even in a process that is about to exit; and
     # models are so small here, and processors so few for all groups, that more threads would only spin.
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONFAULTHANDLER": "1"}
-    command = [sys.executable, "-m", "pytest", *group]
+    command = [sys.executable, "-m", "pytest", *SLOWEST, *group]
     began = time.monotonic()
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

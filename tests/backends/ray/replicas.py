@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from itertools import count
 from typing import Any
 
@@ -41,15 +41,19 @@ def whole_answer(request: EngineRequest) -> list[int]:
 
 
 class Arithmetic:
-    """An `Engine` whose model is `next_token`; it stops to answer while *gate* is not set."""
+    """An `Engine` whose model is `next_token`; it stops to answer while *gate* is not set.
 
-    def __init__(self, *, slots=4, fault: EngineFault | None = None) -> None:
+    It also stops while the answer has as many tokens as a number in *stops*.
+    """
+
+    def __init__(self, *, slots=4, fault: EngineFault | None = None, stops: Collection[int] = ()) -> None:
         self.info = EngineInfo(
             engine="fake", model="m", architecture="A", vocab_size=256, context_window=4096, slots=slots
         )
         self.healthy, self.fault = True, fault
         self.gate = asyncio.Event()
         self.gate.set()
+        self.stops = stops
         self.active, self.seen, self.aborted = 0, [], 0
 
     async def start(self) -> EngineInfo:
@@ -64,9 +68,10 @@ class Arithmetic:
                 yield EngineOutput(request_id=request.request_id, error=self.fault)
                 return
             tokens = list(request.prompt_ids)
-            for _ in range(request.max_tokens):
+            for drawn in range(request.answered, request.answered + request.max_tokens):
                 await self.gate.wait()
                 await asyncio.sleep(0)
+                await until(lambda drawn=drawn: drawn not in self.stops)
                 if not self.healthy:
                     raise EngineDied("the engine process ended")
                 tokens.append(next_token(tokens))
