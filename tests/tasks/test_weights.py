@@ -27,7 +27,7 @@ def llm(smollm2_folder):
 
 
 def test_reviews_get_their_labels_with_scores(llm):
-    pairs = {"A warm, funny film.": "positive", "Dull and far too long.": "negative"}
+    pairs = {"A warm, funny film.": "positive", "This is bad, very bad.": "negative"}
     for text, label in pairs.items():
         found = tasks.classify(text, ["positive", "negative"], llm=llm, deadline=300)
         assert found.label == label

@@ -6,11 +6,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # some tests import onnxrun
 
 import shutil
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
 from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
+from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.models import Floor, convert
 from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.core.generation import Chunk
@@ -48,6 +50,12 @@ def imported(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("imported")
     import_gguf(small_llama(folder / "model.gguf"), folder / "small", name="small")
     return folder / "small"
+
+
+@pytest.fixture(scope="session")
+def is_exact():
+    """Whether the model in a folder gives tokens the same bits alone and together on this processor."""
+    return lru_cache(lambda folder: EdgeModel(folder, threads=1, spin=False).row_runs is not None)
 
 
 @pytest.fixture

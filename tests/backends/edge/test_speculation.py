@@ -232,7 +232,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_chunks_reason_and_usage_are_those_without(imported, edge, clear, name):
+def test_chunks_reason_and_usage_are_those_without(imported, edge, clear, is_exact, name):
     request = clear("aeiou aeiou aeiou", **{"max_tokens": 300, "deadline": 200.0, **REQUESTS[name]})
     quick, plain = edge(imported), edge(imported, speculation="off")
     expected, last = collect(plain, request)
@@ -245,7 +245,8 @@ def test_chunks_reason_and_usage_are_those_without(imported, edge, clear, name):
             last.usage.completion_tokens,
         )
         assert ours.usage.accepted_prediction_tokens < max(1, ours.usage.completion_tokens)
-        assert ours.usage.accepted_prediction_tokens > 0 or name != "schema" or turn == 0
+        if name == "schema" and turn:
+            assert (ours.usage.accepted_prediction_tokens > 0) == is_exact(imported)
     assert last.usage.accepted_prediction_tokens == last.usage.rejected_prediction_tokens == 0
 
 
@@ -273,7 +274,7 @@ def test_an_unknown_setting_is_refused(edge):
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2_folder, edge, clear):
+def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2_folder, edge, clear, is_exact):
     text = (
         "The river Lea rises in the Chiltern Hills and flows through Luton, Hertford and Ware before it meets the "
         "Thames at Bow Creek in London. For centuries it was used for milling and to carry grain."
@@ -296,4 +297,7 @@ def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2_folder, edg
             got = list(answers(lambda request: collect(quick, request), asked))
             assert [chunks for chunks, _ in got] == expected
             accepted += sum(last.usage.accepted_prediction_tokens for _, last in got)
-    assert accepted > 50, "hardly anything was proposed: equality proves nothing"
+    if is_exact(smollm2_folder):
+        assert accepted > 50, "hardly anything was proposed: equality proves nothing"
+    else:
+        assert accepted == 0

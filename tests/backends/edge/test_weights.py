@@ -20,6 +20,8 @@ QUESTIONS = (
     "Name three rivers of Europe.",
     "Why is the sky blue? Explain it to a child.",
 )
+ANSWER = 40
+"""Tokens of an answer in a chat, at most."""
 
 
 def ask(backend, clear, text, sampling):
@@ -51,7 +53,7 @@ def chat(backend, sampling):
     messages, known, answers, again = [], 0, [], []
     for turn in range(5):
         messages.append(Message(role="user", content=f"Tell me more about river number {turn + 1} of Europe."))
-        request = Request(messages=tuple(messages), max_tokens=40, sampling=sampling, deadline=500.0)
+        request = Request(messages=tuple(messages), max_tokens=ANSWER, sampling=sampling, deadline=500.0)
         allowed = Assessment(request=request, allowed=frozenset({Location.EDGE}))
         chunks = list(backend.stream(PrivacyGuard().clear(allowed, Location.EDGE)))
         answers.append("".join(chunk.text for chunk in chunks))
@@ -63,17 +65,20 @@ def chat(backend, sampling):
 
 
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.8, seed=3)])
-def test_each_turn_of_a_chat_reads_only_what_is_new(smollm2_folder, edge, sampling):
-    """Answers, too, are not read again, but for fewer than a run's tokens; and no answer changes by that."""
+def test_each_turn_of_a_chat_reads_only_what_is_new(smollm2_folder, edge, is_exact, sampling):
+    """Answers, too, are not read again, but for fewer than a run's tokens; and no answer changes by that.
+
+    Where tokens have other bits in runs of their own, the last answer is read again.
+    """
     answers, again = chat(edge(smollm2_folder, threads=2), sampling)
     assert answers == chat(edge(smollm2_folder, threads=2, reuse_prefixes=False), sampling)[0]
     print("tokens that were read again in each turn:", again)
-    assert max(again[1:]) < BORDER
+    assert max(again[1:]) < BORDER + (0 if is_exact(smollm2_folder) else ANSWER)
 
 
-def test_an_answer_that_goes_round_in_a_circle_is_ended_and_says_so(smollm2_folder, edge, clear):
+def test_an_answer_that_goes_round_in_a_circle_is_ended_and_says_so(smollm2_folder, edge, clear, is_exact):
     request = clear("Write a very long poem in which every line is the same.", max_tokens=700, deadline=500.0)
     last = list(edge(smollm2_folder, threads=2).stream(request))[-1]
     assert last.finish_reason is FinishReason.REPETITION
     assert last.usage.completion_tokens < 700
-    assert last.usage.accepted_prediction_tokens > last.usage.completion_tokens // 2
+    assert (last.usage.accepted_prediction_tokens > last.usage.completion_tokens // 2) == is_exact(smollm2_folder)

@@ -42,6 +42,13 @@ function makeTabs() {
   );
 }
 
+/** Scroll the tabs, not the page: `scrollIntoView` would let Tab go on from there, past the link to the content. */
+function centre(tab) {
+  const tabs = byId("tabs");
+  const [one, all] = [tab.getBoundingClientRect(), tabs.getBoundingClientRect()];
+  tabs.scrollLeft += one.left + one.width / 2 - (all.left + all.width / 2);
+}
+
 function openView() {
   const view = VIEWS.find((each) => `#${each.name}` === location.hash) ?? VIEWS[0];
   for (const each of VIEWS) {
@@ -49,7 +56,7 @@ function openView() {
     if (each !== view) tab.removeAttribute("aria-current");
     else {
       tab.setAttribute("aria-current", "page");
-      tab.scrollIntoView({ block: "nearest", inline: "center" });
+      centre(tab);
     }
   }
   document.title = `${view.title} – hybrid-llm console`;

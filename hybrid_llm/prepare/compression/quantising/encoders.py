@@ -11,7 +11,7 @@ import numpy as np
 
 from hybrid_llm.backends.edge.runtime import load_runtime
 from hybrid_llm.backends.encoder.files import FILES
-from hybrid_llm.backends.models.encoder_onnx import unadvised
+from hybrid_llm.backends.models.encoder_onnx import REDUCED, unadvised
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.jsontext import read_json
 
@@ -19,9 +19,6 @@ _FAMILIES: Final = frozenset({"bert", "roberta", "distilbert", "xlm-roberta", "c
 """Models that onnxruntime's optimizer knows as `bert`."""
 _CHANGED: Final = ["MatMul", "Gemm", "Gather"]
 """What static quantisation changes, `Gather` for the embeddings; softmax, normalisation and GELU stay in float32."""
-
-_FLOAT: Final = 1
-"""`onnx.TensorProto.FLOAT`."""
 
 
 def fuse(graph: Path, out: Path) -> None:
@@ -49,20 +46,6 @@ def fuse(graph: Path, out: Path) -> None:
     made.save_model_to_file(str(out))
 
 
-def quantise_dynamic(graph: Path, out: Path) -> None:
-    """Write *graph* with its weights in 8 bits for each channel; activations are quantised while it runs."""
-    load_runtime()
-    quantization = import_module("onnxruntime.quantization")
-    with unadvised():
-        quantization.quantize_dynamic(
-            str(graph),
-            str(out),
-            weight_type=quantization.QuantType.QInt8,
-            per_channel=True,
-            extra_options={"MatMulConstBOnly": True, "DefaultTensorType": _FLOAT},  # the types of fused operators
-        )
-
-
 def quantise_static(graph: Path, out: Path, rows: Sequence[Sequence[int]]) -> None:
     """Write *graph* with weights and the activations of products in 8 bits, whose ranges are those found on *rows*."""
     load_runtime()
@@ -75,6 +58,7 @@ def quantise_static(graph: Path, out: Path, rows: Sequence[Sequence[int]]) -> No
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=_CHANGED,
             per_channel=True,
+            reduce_range=REDUCED,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             extra_options={"MatMulConstBOnly": True},

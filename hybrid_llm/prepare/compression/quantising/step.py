@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from hybrid_llm.backends.models.convert import Precision, Recode, convert
+from hybrid_llm.backends.models.encoder_onnx import quantise_dynamic
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.fields import Choice, Flag, Whole, key, percentage
 from hybrid_llm.prepare.compression.comparison import evaluation_split, figures, texts_of
 from hybrid_llm.prepare.compression.examples import TRAIN, blocks, padded
 from hybrid_llm.prepare.compression.folders import kind_of
-from hybrid_llm.prepare.compression.quantising.encoders import fuse, quantise_dynamic, quantise_static
+from hybrid_llm.prepare.compression.quantising.encoders import fuse, quantise_static
 from hybrid_llm.prepare.compression.quantising.graphs import (
     GRAPH,
     GraphParity,
