@@ -207,7 +207,7 @@ def compare_calls(edge: Path, node: Path, count: int, sides: list[str]) -> dict[
         opened = device(edge) if name == "edge" else served(node)
         with opened as backend, client([backend], "retries: 0") as llm:
             judge, began = Judge(), time.monotonic()
-            calls(llm, judge, count, workers=2 if name == "edge" else 8)
+            calls(llm, judge, count, workers=min(count, 2 if name == "edge" else 8))
         figures[name] = {**judge.counts, "seconds": time.monotonic() - began}
         print_row(name, judge, time.monotonic() - began)
     return figures
@@ -253,7 +253,7 @@ def main() -> None:
     made.add_argument("--side", choices=("edge", "node"), action="append", help="only that side")
     made.add_argument("--only", choices=("calls", "cuts"), help="only that part")
     options = parsed(made)
-    count = 4 if options.smoke else 1000 if options.full else 100
+    count = 2 if options.smoke else 1000 if options.full else 100
     figures: dict[str, object] = {}
     if options.only != "cuts":
         figures["calls"] = real_calls(count, options.side or ["edge", "node"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
@@ -76,10 +76,11 @@ _DIMENSIONS: dict[str, _Dimensions] = {
 }
 
 
-def random_model(shape: Shape, out: Path, seed: int = 0) -> Path:
+def random_model(shape: Shape, out: Path, seed: int = 0, *, layers: int | None = None) -> Path:
     """Write a Hugging Face folder with random weights in *shape* to *out*, tokenizer and chat template included.
 
-    The embeddings are not tied: with tied ones a random model repeats its last token, whatever the context.
+    *layers* are those of the shape unless given. The embeddings are not tied: with tied ones a random model repeats its
+    last token, whatever the context.
 
     Returns:
         *out*, which is created if needed.
@@ -95,6 +96,8 @@ def random_model(shape: Shape, out: Path, seed: int = 0) -> Path:
     except ImportError as error:
         raise ConfigError(f"{error}: pip install 'hybrid-llm[prepare]'") from error
     dimensions = _DIMENSIONS[shape]
+    if layers is not None:
+        dimensions = replace(dimensions, num_hidden_layers=layers)
     out.mkdir(parents=True, exist_ok=True)
     config = AutoConfig.for_model(**_hf_config(dimensions))
     with torch.random.fork_rng():

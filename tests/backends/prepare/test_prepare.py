@@ -184,8 +184,8 @@ def test_a_manifest_can_be_written_again(tiny_root, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_shape_of_smollm2_135m_converts_loads_and_answers(tmp_path):
-    source = random_model("smollm2-135m", tmp_path / "hf")
+def test_layers_of_the_shape_of_smollm2_135m_convert_load_and_answer(tmp_path):
+    source = random_model("smollm2-135m", tmp_path / "hf", layers=4)
     floor = Floor(top1_agreement=0.0, logit_correlation=0.4)
     convert(source, tmp_path / "out", parity_steps=4, parity_floor=floor)
     manifest = read_manifest(tmp_path / "out")
