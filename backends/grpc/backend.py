@@ -20,6 +20,7 @@ from hybrid_llm.backends.grpc.connection import Connection, Link
 from hybrid_llm.backends.grpc.exchange import Exchange, NodeDescription, NodeStats, described
 from hybrid_llm.backends.grpc.sealing import Sealer
 from hybrid_llm.backends.wire.handshake import Lookup
+from hybrid_llm.backends.wire.reading import EOF, read
 from hybrid_llm.backends.wire.sealing.keys import KeyConfig
 from hybrid_llm.backends.wire.status import Metadata, has_detail
 from hybrid_llm.core.clearance import Cleared, require_clearance
@@ -191,7 +192,7 @@ class GrpcBackend:
             key = await self._akey(exchange, link)
             with self._call(exchange, link, payload, asyncio.get_running_loop(), key=key) as call:
                 try:
-                    async for message in call:
+                    while (message := await read(call)) is not EOF:
                         chunk = exchange.receive(message)
                         if not exchange.ended:
                             yield chunk

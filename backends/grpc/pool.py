@@ -27,7 +27,36 @@ from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
 from hybrid_llm.core.threads import Owned
 
-_REMEMBERED: Final = 4096
+_REMEMBERED: Final = 1024
+"""Requests at a time, 0.3 MB; more than an app has running."""
+
+
+class _CalledEndpoints:
+    """The addresses that requests have called, so that another attempt goes elsewhere. Thread-safe.
+
+    A request is forgotten with its answer. Of one whose callers leave it nothing is heard: the oldest are forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._addresses: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, request: Request) -> tuple[str, ...]:
+        """Those that *request* has called."""
+        return self._addresses.get(request.request_id, ())
+
+    def add(self, request: Request, address: str) -> None:
+        """*request* calls *address*."""
+        if request.request_id:
+            with self._lock:
+                self._addresses[request.request_id] = (*self.of(request), address)
+                while len(self._addresses) > _REMEMBERED:
+                    self._addresses.popitem(last=False)
+
+    def forget(self, request: Request) -> None:
+        """*request* is answered, or begins again."""
+        with self._lock:
+            self._addresses.pop(request.request_id, None)
 
 
 class GrpcPool:
@@ -60,7 +89,7 @@ class GrpcPool:
         self._clock = clock
         self._picker = Picker()
         self._endpoints: dict[str, GrpcBackend] = {}
-        self._called: OrderedDict[str, set[str]] = OrderedDict()
+        self._called = _CalledEndpoints()
         self._lock = threading.Lock()
         self._closed = False
         self._seals = all(config.sealed is not None for config in configs)
@@ -141,8 +170,7 @@ class GrpcPool:
     def _note(self, chunk: Chunk, request: Request) -> None:
         """Forget a request that is answered; before its last chunk is yielded, since the consumer may stop there."""
         if chunk.finish_reason is not None:
-            with self._lock:
-                self._called.pop(request.request_id, None)
+            self._called.forget(request)
 
     def _suspect_all(self, since: float) -> None:
         """One endpoint is unreachable, so the network may be down: probe all before requests wait for them."""
@@ -152,27 +180,17 @@ class GrpcPool:
     def _pick(self, request: Request, configs: Sequence[GrpcConfig] | None) -> GrpcBackend:
         if configs is not None:
             self._update(configs)
-        called = self._called_by(request)
+        called = self._called.of(request)
         candidates = _best([endpoint for endpoint in self._endpoints.values() if endpoint.address not in called])
         if not candidates and called:  # all that can be called have been: begin again
-            with self._lock:
-                called.clear()
+            self._called.forget(request)
             candidates = _best(tuple(self._endpoints.values()))
         if not candidates:
             message = f"{self.name}: none of {len(self._endpoints)} endpoints can be called now"
             raise BackendUnavailable(message, backend=self.name, reason="not_ready")
         endpoint = self._picker.pick(candidates, blocks_of(request) if len(self._endpoints) > 1 else ())
-        with self._lock:
-            called.add(endpoint.address)
+        self._called.add(request, endpoint.address)
         return endpoint
-
-    def _called_by(self, request: Request) -> set[str]:
-        """The endpoints that this request has called."""
-        with self._lock:
-            called = self._called.setdefault(request.request_id, set()) if request.request_id else set()
-            while len(self._called) > _REMEMBERED:
-                self._called.popitem(last=False)
-            return called
 
     def probe(self, *, timeout: float = 5.0) -> NodeDescription:
         """Request the description of each node, within *timeout* seconds each; return that of the nearest.

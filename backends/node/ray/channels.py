@@ -14,6 +14,7 @@ from hybrid_llm.backends.node.engine import EngineFault
 from hybrid_llm.backends.node.ray.answer import LostReplica
 from hybrid_llm.backends.wire.channels import MAX_MESSAGE_BYTES, aio_channel, client_options
 from hybrid_llm.backends.wire.handshake import Address
+from hybrid_llm.backends.wire.reading import EOF, read
 from hybrid_llm.protos import engine_pb2 as pb
 from hybrid_llm.protos.engine_pb2_grpc import ReplicaStub
 
@@ -64,8 +65,8 @@ class ReplicaChannels:
             try:
                 while True:
                     async with asyncio.timeout(stall):
-                        reply = await _uncancelled(call.read())
-                    if not isinstance(reply, pb.EngineOutput):  # gRPC's mark of the end
+                        reply = await _uncancelled(read(call))
+                    if reply is EOF:
                         return
                     yield reply
             except TimeoutError:

@@ -133,7 +133,8 @@ class Balancer:
 
     @contextlib.contextmanager
     def _picked(self):
-        engine = min(self.services, key=lambda each: (self.busy[each], self._last[each]))
+        # HAProxy's checks have found which are not healthy.
+        engine = min(self.services, key=lambda each: (not each.healthy, self.busy[each], self._last[each]))
         self._last[engine] = next(self._turns)
         entry = (engine, asyncio.current_task())
         self.busy[engine] += 1
