@@ -20,7 +20,7 @@ from hybrid_llm.backends.grpc.connection import Connection, Link
 from hybrid_llm.backends.grpc.exchange import Exchange, NodeDescription, NodeStats, described
 from hybrid_llm.backends.grpc.sealing import Sealer
 from hybrid_llm.backends.wire.handshake import Lookup
-from hybrid_llm.backends.wire.reading import EOF, read
+from hybrid_llm.backends.wire.reading import EOF, is_cancelled, read
 from hybrid_llm.backends.wire.sealing.keys import KeyConfig
 from hybrid_llm.backends.wire.status import Metadata, has_detail
 from hybrid_llm.core.clearance import Cleared, require_clearance
@@ -200,7 +200,7 @@ class GrpcBackend:
                     yield exchange.latest
                 except (grpc.RpcError, asyncio.CancelledError) as failure:
                     # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
-                    if isinstance(failure, asyncio.CancelledError) and _is_cancelled():
+                    if isinstance(failure, asyncio.CancelledError) and is_cancelled():
                         raise
                     status = (await call.code(), await call.details(), await call.trailing_metadata())
                     error, patience = self._diagnose(exchange, *status)
@@ -393,9 +393,3 @@ def state_of(endpoints: Collection[GrpcBackend], *, name: str, reason: str) -> B
 def _pairs(metadata: Any) -> Metadata:
     """Metadata as pairs; gRPC's sync and asyncio calls have types of their own for it."""
     return tuple((key, value) for key, value in metadata or ())
-
-
-def _is_cancelled() -> bool:
-    """Whether the running task was cancelled, rather than the call that it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

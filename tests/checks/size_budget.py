@@ -21,7 +21,7 @@ LARGE = ("backends/node", "backends/models", "hybrid_llm/cli", "hybrid_llm/lab",
 """Left out of the bar of the core product."""
 MODULE_LINES, FUNCTION_LINES = 400, 40
 BARS = {
-    "product, lines": 114_000,
+    "product, lines": 114_100,
     "product without node, model tools, command line, lab and preparation, lines": 62_000,
     "product, modules": 810,
     "median function, lines": 8,

@@ -31,7 +31,11 @@ MUTANTS = (
         f"{_BACKEND}:GrpcBackend._judged",
         drop("self.health.overloaded(error.retry_after)"),
     ),
-    Mutant("a node is called twice for one request", f"{_POOL}:GrpcPool._pick", drop("called.add(endpoint.address)")),
+    Mutant(
+        "a node is called twice for one request",
+        f"{_POOL}:GrpcPool._pick",
+        drop("self._called.add(request, endpoint.address)"),
+    ),
     Mutant(
         "a request that tried all nodes may try no more",
         f"{_POOL}:GrpcPool._pick",

@@ -14,7 +14,7 @@ from hybrid_llm.backends.node.engine import EngineFault
 from hybrid_llm.backends.node.ray.answer import LostReplica
 from hybrid_llm.backends.wire.channels import MAX_MESSAGE_BYTES, aio_channel, client_options
 from hybrid_llm.backends.wire.handshake import Address
-from hybrid_llm.backends.wire.reading import EOF, read
+from hybrid_llm.backends.wire.reading import EOF, is_cancelled, read
 from hybrid_llm.protos import engine_pb2 as pb
 from hybrid_llm.protos.engine_pb2_grpc import ReplicaStub
 
@@ -115,7 +115,6 @@ async def _uncancelled(reply: Awaitable[T]) -> T:
     try:
         return await reply
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if is_cancelled():
             raise
         raise LostReplica from None
