@@ -135,6 +135,7 @@ def test_a_real_prometheus_answers_every_expression(scraped, tmp_path):
     command = [PROMETHEUS, f"--config.file={tmp_path / 'p.yml'}", f"--storage.tsdb.path={tmp_path / 'data'}"]
     with subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]) as server:
         try:
+            _wait_for(lambda: is_ready(port))
             _wait_for(lambda: all(row["value"][1] == "1" for row in query(port, "up")) and len(query(port, "up")) == 2)
             scraped["ask"]()
             _wait_for(lambda: query(port, "sum(rate(vllm:prompt_tokens_total[1m])) > 0"))
@@ -154,6 +155,15 @@ def test_a_real_prometheus_answers_every_expression(scraped, tmp_path):
             server.terminate()
 
 
+def is_ready(port):
+    """While Prometheus starts, it refuses connections, then answers 503."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=10):
+            return True
+    except urllib.error.URLError:
+        return False
+
+
 def query(port, expr):
     url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": expr})
     try:
@@ -161,8 +171,6 @@ def query(port, expr):
             return json.load(answer)["data"]["result"]
     except urllib.error.HTTPError as error:
         raise AssertionError(f"{expr}: {error.read().decode()}") from None
-    except urllib.error.URLError:
-        return []
 
 
 def _wait_for(condition, otherwise="nothing came"):
