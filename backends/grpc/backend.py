@@ -20,7 +20,7 @@ from hybrid_llm.backends.grpc.connection import Connection, Link
 from hybrid_llm.backends.grpc.exchange import Exchange, NodeDescription, NodeStats, described
 from hybrid_llm.backends.grpc.sealing import Sealer
 from hybrid_llm.backends.wire.handshake import Lookup
-from hybrid_llm.backends.wire.reading import EOF, is_cancelled, read
+from hybrid_llm.backends.wire.reading import EOF, read
 from hybrid_llm.backends.wire.sealing.keys import KeyConfig
 from hybrid_llm.backends.wire.status import Metadata, has_detail
 from hybrid_llm.core.clearance import Cleared, require_clearance
@@ -40,6 +40,7 @@ from hybrid_llm.core.log import breaker_log
 from hybrid_llm.core.protocols import Capabilities
 from hybrid_llm.core.request import Location, Request, estimate_tokens
 from hybrid_llm.core.signals import BackendState, EndpointHealth, EndpointState
+from hybrid_llm.core.tracebacks import is_fault
 from hybrid_llm.protos import hybrid_pb2 as pb
 from hybrid_llm.protos.hybrid_pb2_grpc import HybridLLMStub
 
@@ -200,7 +201,7 @@ class GrpcBackend:
                     yield exchange.latest
                 except (grpc.RpcError, asyncio.CancelledError) as failure:
                     # gRPC raises CancelledError for the status CANCELLED too: the node ended the call, or `close` did.
-                    if isinstance(failure, asyncio.CancelledError) and is_cancelled():
+                    if not is_fault(failure):
                         raise
                     status = (await call.code(), await call.details(), await call.trailing_metadata())
                     error, patience = self._diagnose(exchange, *status)

@@ -45,12 +45,6 @@ def read(call: Any) -> Generator[Any, None, Any]:
     raise left
 
 
-def is_cancelled() -> bool:
-    """Whether the running task was cancelled, rather than the call that it waits for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 def _until(waited: asyncio.Future[Any]) -> Generator[Any, None, None]:
     """Wait for *waited* without being its awaiter, whose cancellation would be its own."""
     mine: asyncio.Future[None] = waited.get_loop().create_future()

@@ -14,7 +14,8 @@ from hybrid_llm.backends.node.engine import EngineFault
 from hybrid_llm.backends.node.ray.answer import LostReplica
 from hybrid_llm.backends.wire.channels import MAX_MESSAGE_BYTES, aio_channel, client_options
 from hybrid_llm.backends.wire.handshake import Address
-from hybrid_llm.backends.wire.reading import EOF, is_cancelled, read
+from hybrid_llm.backends.wire.reading import EOF, read
+from hybrid_llm.core.tracebacks import is_fault
 from hybrid_llm.protos import engine_pb2 as pb
 from hybrid_llm.protos.engine_pb2_grpc import ReplicaStub
 
@@ -114,7 +115,7 @@ async def _uncancelled(reply: Awaitable[T]) -> T:
     """Await *reply*: a call that ended as cancelled is a lost replica, unless it is this task that is cancelled."""
     try:
         return await reply
-    except asyncio.CancelledError:
-        if is_cancelled():
+    except asyncio.CancelledError as error:
+        if not is_fault(error):
             raise
         raise LostReplica from None
