@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -163,7 +164,10 @@ def tls_handshake(
     ip: str | None = None,
     revocations: RevocationList | None = None,
 ) -> Handshake:
-    """Do one handshake with a node and wait for its first bytes: only they prove that it accepts our certificate.
+    """Do a handshake with a node and wait for its first bytes: only they prove that it accepts our certificate.
+
+    Where the connection ends instead, without an alert, a second handshake tells a refusal from a connection that was
+    lost on the way.
 
     Args:
         address: The node.
@@ -183,6 +187,37 @@ def tls_handshake(
     context = _context(files)
     revocations = revocations or RevocationList(files)
     revocations.look()
+    ends, shake = (
+        time.perf_counter() + timeout,
+        partial(_one_handshake, address, files, context, backend, ip, revocations),
+    )
+    try:
+        return shake(timeout)
+    except _Ended:
+        pass
+    try:
+        return shake(max(ends - time.perf_counter(), 0.001))
+    except _Ended as again:
+        raise AuthenticationFailed(_rejected(address, files, again.how), backend=backend) from None
+
+
+class _Ended(Exception):
+    """The node ended the connection, without an alert, after it saw our certificate; *how* says in which way."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+
+def _one_handshake(
+    address: Address,
+    files: TLSFiles,
+    context: ssl.SSLContext,
+    backend: str,
+    ip: str | None,
+    revocations: RevocationList,
+    timeout: float,
+) -> Handshake:
     started = time.perf_counter()
     try:
         with socket.create_connection((ip or address.host, address.port), timeout=timeout) as plain:
@@ -192,8 +227,8 @@ def tls_handshake(
                 certificate = id_of(x509.load_der_x509_certificate(secure.getpeercert(binary_form=True) or b""))
                 if (found := revocations.find(certificate)) is not None:
                     raise UntrustedPeer(revoked_text(str(address), found), backend=backend)
-                if refusal := _refusal(secure, started, timeout):
-                    raise AuthenticationFailed(_rejected(address, files, refusal), backend=backend)
+                if alert := _refusal(secure, started, timeout):
+                    raise AuthenticationFailed(_rejected(address, files, alert), backend=backend)
                 cipher = (secure.cipher() or ("",))[0]
                 return Handshake(
                     version=str(secure.version()), cipher=cipher, elapsed_ms=elapsed_ms, certificate=certificate
@@ -226,15 +261,23 @@ def _left(started: float, timeout: float) -> float:
 
 
 def _refusal(secure: ssl.SSLSocket, started: float, timeout: float) -> str:
-    """Wait for the first bytes, and return how the node refuses our certificate, if it does."""
+    """Wait for the first bytes, and return how the node refuses our certificate, if it does.
+
+    Raises:
+        _Ended: the connection ended: the node may have refused it, or it was lost on the way.
+    """
     # In TLS 1.3 a server judges the client's certificate after the client's own handshake is over: one that refuses
     # it then closes the connection or sends an alert.
     try:
-        return "" if _first_byte(secure, started, timeout) else "closed the connection"
+        if _first_byte(secure, started, timeout):
+            return ""
+    except ssl.SSLEOFError:
+        pass
     except ssl.SSLError as error:
         return f"sent the alert {_alert(error)}"
     except (ConnectionResetError, BrokenPipeError):
-        return "reset the connection"
+        raise _Ended("reset the connection") from None
+    raise _Ended("closed the connection")
 
 
 def _first_byte(secure: ssl.SSLSocket, started: float, timeout: float) -> bytes:

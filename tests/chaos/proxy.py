@@ -25,6 +25,8 @@ class Weather:
     """A segment changes its place with the next one."""
     cut: float = 0.0
     """The connection is reset, at this segment."""
+    cut_after: int = 0
+    """The connection is reset once so many bytes have come down on it: equally often on any machine."""
     refuse: bool = False
 
 
@@ -79,7 +81,7 @@ class Proxy:
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, pair: _Pair, *, up: bool = False
     ) -> None:
-        due, held = 0.0, b""
+        due, held, passed = 0.0, b"", 0
         try:
             while True:
                 data = await source.read(4096)
@@ -89,7 +91,8 @@ class Proxy:
                 while self.weather.silent_up if up else self.weather.silent_down:
                     await asyncio.sleep(0.02)
                 weather = self.weather
-                if self._falls(weather.cut):
+                passed += len(data)
+                if self._falls(weather.cut) or (not up and 0 < weather.cut_after < passed):
                     break
                 if self._falls(weather.garbled):
                     place = self._random.randrange(len(data))

@@ -7,8 +7,10 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import grpc
 import pytest
@@ -344,6 +346,34 @@ def test_a_proxy_that_sends_nothing_before_the_client_begins_is_reached(pki):
         assert tls_handshake(address, pki.app, timeout=20, backend="cloud").version == "TLSv1.3"
         served.result()
     assert b"".join(begun).startswith(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+
+
+@pytest.mark.parametrize("resets", [False, True])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_connection_that_is_lost_as_it_begins_is_no_refusal_unless_the_next_one_is_too(pki, resets, lost):
+    """A server that refuses a certificate may close without an alert, and so does a network that loses a connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pki.node.cert, pki.node.key)
+    context.load_verify_locations(pki.node.ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(listening):
+        for number in range(2):
+            with context.wrap_socket(listening.accept()[0], server_side=True) as client:
+                if number >= lost:
+                    client.sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+                elif resets:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor() as pool:
+        served = pool.submit(serve, listening)
+        address = Address.parse(f"127.0.0.1:{listening.getsockname()[1]}")
+        refused = pytest.raises(
+            AuthenticationFailed, match=r"(reset|closed) the connection when it saw our certificate"
+        )
+        with refused if lost == 2 else nullcontext():
+            assert tls_handshake(address, pki.app, timeout=20, backend="cloud").version == "TLSv1.3"
+        served.result()
 
 
 @pytest.mark.parametrize("target", ["", "host", "host:", ":1", "host:0", "host:99999", "::1:7443", "a b:1", "h:1/x"])
