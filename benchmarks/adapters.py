@@ -25,7 +25,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from benchmarks._run import parsed, parser
+from benchmarks._run import ROOT, parsed, parser
 from benchmarks.node_throughput import random_model
 from hybrid_llm.backends.node.engine import EngineConfig, EngineRequest
 from hybrid_llm.backends.node.engines.load import load_engine
@@ -88,7 +88,7 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=5)
     args = parsed(arguments)
     if args.smoke:
-        args.streams, args.rounds, args.layers = [2], 1, 1
+        args.model, args.streams, args.rounds = ROOT / "examples" / "models" / "hybrid-demo-node", [2], 1
     with tempfile.TemporaryDirectory() as scratch:
         _compare(args, Path(scratch))
 

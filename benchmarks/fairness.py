@@ -33,6 +33,7 @@ BETWEEN = 5
 
 HONEST = Load(1, 24, 24)
 FLOODS = {"16 prompts of 1,000 tokens": Load(16, 1000, 4), "40 answers of 500 tokens": Load(40, 24, 500)}
+SMALLEST = {"2 prompts of 100 tokens": Load(2, 100, 4)}
 
 
 class Trial:
@@ -201,15 +202,15 @@ def main() -> None:
     made.add_argument("--slots", type=int, default=8, help="of the engine of --tenants")
     options = parsed(made)
     if options.smoke:
-        options.rounds = 2
+        options.rounds = 1
     if options.tenants:
         print(f"{'others':36}{'control':>12}{'flooded':>12}{'worst':>9}")
         for name, tenants in TENANTS.items():
             beside_a_flood(name, tenants, options.rounds, options.slots)
         return
     print(f"{'flood':28}{'alone':>12}{'control':>12}{'flooded':>12}{'':>9}")
-    for name, flood in FLOODS.items():
-        if options.only in {None, name}:
+    for name, flood in (SMALLEST if options.smoke else FLOODS).items():
+        if options.smoke or options.only in {None, name}:
             (over_grpc if options.grpc else in_process)(name, flood, options)
 
 

@@ -33,7 +33,7 @@ from hybrid_llm.backends.models.gguf.reference import reference_logits
 from hybrid_llm.backends.models.gguf.shape import read_shape
 from hybrid_llm.backends.models.perplexity import TEXT, log_probabilities
 from hybrid_llm.backends.text import ChatTokenizer
-from tests.ggufs import BLOCKS, requantised
+from tests.ggufs import BLOCKS, requantised, small_llama
 from tests.weights import Unreachable, smollm2_gguf
 
 WINDOW = 512
@@ -118,12 +118,17 @@ def options() -> argparse.Namespace:
 def main() -> None:
     chosen = options()
     announce(chosen)
+    if chosen.smoke:
+        with tempfile.TemporaryDirectory(prefix="hybrid-llm-types-") as scratch:
+            table(small_llama(Path(scratch) / "small.gguf"), ["Q8_0"], 64)
+        return
     try:
-        source = smollm2_gguf()
+        table(smollm2_gguf(), chosen.types, chosen.tokens)
     except Unreachable as error:
         print(f"skipped: {error}")
-        return
-    kinds, tokens = (["Q4_0"], 128) if chosen.smoke else (chosen.types, chosen.tokens)
+
+
+def table(source: Path, kinds: list[str], tokens: int) -> None:
     print("| type | file, MB | folder, MB | of the file | imported | change | sure to | divergence, nats |")
     print("|---|---|---|---|---|---|---|---|")
     for kind in kinds:

@@ -204,35 +204,57 @@ def compare_calls(edge: Path, node: Path, count: int, sides: list[str]) -> dict[
     row("", "answers", "calls", "valid", "cut", "errors", "s")
     figures: dict[str, object] = {}
     for name in sides:
-        opened = device(edge) if name == "edge" else served(node)
-        with opened as backend, client([backend], "retries: 0") as llm:
-            judge, began = Judge(), time.monotonic()
-            calls(llm, judge, count, workers=min(count, 2 if name == "edge" else 8))
-        figures[name] = {**judge.counts, "seconds": time.monotonic() - began}
-        print_row(name, judge, time.monotonic() - began)
+        with device(edge) if name == "edge" else served(node) as backend:
+            figures[name] = calls_of(name, backend, count)
     return figures
+
+
+def calls_of(name: str, backend: Backend, count: int) -> dict[str, object]:
+    """The calls of one side; its *backend* is closed, if it can be."""
+    with client([backend], "retries: 0") as llm:
+        judge, began = Judge(), time.monotonic()
+        calls(llm, judge, count, workers=min(count, 2 if name == "edge" else 8))
+    print_row(name, judge, time.monotonic() - began)
+    return {**judge.counts, "seconds": time.monotonic() - began}
 
 
 def compare_cuts(count: int) -> dict[str, object]:
     """Cuts in both directions, from each template to others."""
-    print(f"answers that break off in arguments or reasoning, {count} in each direction")
-    row("", "answers", "calls", "valid", "cut", "errors", "s")
-    figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         edges, nodes = variants(Path(name))
         devices = {name: stack.enter_context(device(path)) for name, path in edges.items()}
         clouds = {name: stack.enter_context(served(nodes[name])) for name in ("plain", "thinks")}
-        for title, firsts, seconds in (("edge to node", devices, clouds), ("node to edge", clouds, devices)):
-            judge, began = Judge(), time.monotonic()
-            pairs = itertools.cycle(itertools.product(firsts, seconds))
-            for number, (first, second) in zip(range(count), pairs, strict=False):
-                try:
-                    judge.add_cut(ask_cut(firsts[first], seconds[second], number))
-                except Exception as error:  # noqa: BLE001  # counted, and a fault where it is none of ours
-                    judge.failed(error)
-            figures[title] = {**judge.counts, "seconds": time.monotonic() - began}
-            print_row(title, judge, time.monotonic() - began)
+        return cuts_between(devices, clouds, count)
+
+
+def cuts_between(devices: dict[str, Backend], clouds: dict[str, Backend], count: int) -> dict[str, object]:
+    """*count* cuts in each direction, of all pairs in turn."""
+    print(f"answers that break off in arguments or reasoning, {count} in each direction")
+    row("", "answers", "calls", "valid", "cut", "errors", "s")
+    figures: dict[str, object] = {}
+    for title, firsts, seconds in (("edge to node", devices, clouds), ("node to edge", clouds, devices)):
+        judge, began = Judge(), time.monotonic()
+        pairs = itertools.cycle(itertools.product(firsts, seconds))
+        for number, (first, second) in zip(range(count), pairs, strict=False):
+            try:
+                judge.add_cut(ask_cut(firsts[first], seconds[second], number))
+            except Exception as error:  # noqa: BLE001  # counted, and a fault where it is none of ours
+                judge.failed(error)
+        figures[title] = {**judge.counts, "seconds": time.monotonic() - began}
+        print_row(title, judge, time.monotonic() - began)
     return figures
+
+
+def smallest() -> None:
+    """Both parts, on one device and one node with small models: shows that they run."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        edges, nodes = variants(Path(name))
+        edge = stack.enter_context(device(edges["hermes"]))
+        node = stack.enter_context(served(nodes["plain"]))
+        cuts_between({"hermes": edge}, {"plain": node}, 1)
+        row("tool calls", "answers", "calls", "valid", "cut", "errors", "s")
+        for side, backend in (("edge", edge), ("node", node)):
+            calls_of(side, backend, 1)
 
 
 def print_row(name: str, judge: Judge, seconds: float) -> None:
@@ -253,13 +275,15 @@ def main() -> None:
     made.add_argument("--side", choices=("edge", "node"), action="append", help="only that side")
     made.add_argument("--only", choices=("calls", "cuts"), help="only that part")
     options = parsed(made)
-    count = 2 if options.smoke else 1000 if options.full else 100
+    if options.smoke:
+        return smallest()
+    count = 1000 if options.full else 100
     figures: dict[str, object] = {}
     if options.only != "cuts":
         figures["calls"] = real_calls(count, options.side or ["edge", "node"])
     if options.only != "calls":
         figures["cuts"] = compare_cuts(count // 2)
-    write(options.json, figures)
+    return write(options.json, figures)
 
 
 def real_calls(count: int, sides: list[str]) -> dict[str, object]:

@@ -93,6 +93,7 @@ def run(caches: Path, group: tuple[str, ...], *, again: bool = False) -> Result:
     # Child processes inherit both: a crash leaves a traceback anywhere, even in a process that is about to exit; and
     # models are so small here, and processors so few for all groups, that more threads would only spin.
     environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONFAULTHANDLER": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile the same modules again
     options = ("-o", f"cache_dir={_cache(caches, group)}", *(_AGAIN if again else SLOWEST))
     command = [sys.executable, "-m", "pytest", *options, *group]
     began = time.monotonic()

@@ -76,15 +76,32 @@ def test_a_node_serves_answers_refuses_a_taken_port_and_ends_with_0(start, cli, 
     assert not psutil.wait_procs(workers, timeout=10)[1]
 
 
-def test_every_line_of_its_log_can_be_an_object(start, cli, configure, tls, tmp_path):
+@pytest.fixture
+def untold(tmp_path):
+    """The model without its chat template, and the template beside it."""
+    folder = tmp_path / "base"
+    shutil.copytree(MODEL, folder)
+    return folder, (folder / "chat_template.jinja").rename(tmp_path / "own.jinja")
+
+
+def test_a_model_without_a_chat_template_is_not_served(cli, tls, untold):
+    """With one that is named it is: the next test has that."""
+    refused = cli("serve", "--model", untold[0], "--tls", tls, "--listen", "127.0.0.1:0")
+    assert (refused.code, "has no chat template" in refused.err, "--chat-template" in refused.err) == (3, True, True)
+
+
+def test_with_a_chat_template_that_is_named_it_is_and_every_line_of_the_log_can_be_an_object(
+    start, cli, configure, tls, untold, tmp_path
+):
     """Those of the server, of the engine's process and of gRPC, which learns of a client that speaks no TLS."""
-    ready = tmp_path / "port"
+    ready, (folder, own) = tmp_path / "port", untold
     process = start(
-        "serve", "--model", MODEL, "--tls", tls, "--listen", "127.0.0.1:0", "--ready-file", ready, "--verbose",
-        "--log-format", "json", environment={"PYTHONWARNINGS": "default"},
+        "serve", "--model", folder, "--tls", tls, "--listen", "127.0.0.1:0", "--ready-file", ready, "--verbose",
+        "--log-format", "json", "--chat-template", own, environment={"PYTHONWARNINGS": "default"},
     )  # fmt: skip
     port = wait_for(ready, process)
-    assert cli("generate", "What is 2 + 3?", "--config", configure(port), "--max-tokens", 4).code == 0
+    answer = cli("generate", "What is 2 + 3?", "--config", configure(port), "--max-tokens", 8)
+    assert (answer.code, len(answer.out) > 1) == (0, True)
     with socket.create_connection(("127.0.0.1", port)) as client:
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
         client.recv(1)
@@ -146,18 +163,6 @@ def test_invalid_options_are_reported_before_the_node_serves(cli, tls, change, c
     assert result.code == code
     assert message in result.err
     assert "starting the engine" not in result.err
-
-
-def test_a_model_without_a_chat_template_is_served_only_with_one_that_is_named(start, cli, configure, tls, tmp_path):
-    folder, ready = tmp_path / "base", tmp_path / "port"
-    shutil.copytree(MODEL, folder)
-    own = (folder / "chat_template.jinja").rename(tmp_path / "own.jinja")
-    refused = cli("serve", "--model", folder, "--tls", tls, "--listen", "127.0.0.1:0")
-    assert (refused.code, "has no chat template" in refused.err, "--chat-template" in refused.err) == (3, True, True)
-    options = ("--listen", "127.0.0.1:0", "--ready-file", ready, "--chat-template", own)
-    process = start("serve", "--model", folder, "--tls", tls, *options)
-    answer = cli("generate", "What is 2 + 3?", "--config", configure(wait_for(ready, process)), "--max-tokens", 8)
-    assert (answer.code, len(answer.out) > 1) == (0, True)
 
 
 def test_a_signed_model_of_an_encrypted_registry_is_served_from_memory(start, cli, configure, tls, tmp_path):

@@ -153,25 +153,3 @@ def test_penalties_count_the_partial_answer_too(edge, cloud, direction, presence
         reply = answer(client(side, side, at), "Count from 3 to 20.", is_async=False, **options)
         assert len(reply.continuations) == 1
         assert reply.text == uncut.text
-
-
-def test_a_node_that_is_killed_under_penalties_is_followed_by_the_device(own_node):
-    """At a temperature at which answers hardly end, so that the node is killed in the middle of one."""
-    prompt, options = "Count from 3 to 20.", {"max_tokens": 400, "deadline": 60.0, "temperature": 100.0, "seed": 1}
-    edge, cloud = EdgeBackend(EdgeConfig()), own_node.cloud()
-    policy = parse_policy(
-        "version: 1\nname: kill\nrules: [{prefer: [cloud, edge]}]\n"
-        "resilience: {retries: 1, retry_budget: 100%, continue_streams: true}\n",
-        backends={backend.name: backend.location for backend in (edge, cloud)},
-    )
-    with HybridLLM([edge, cloud], policy, sensors=FixedSensors()) as llm:
-        stream = llm.stream(prompt, **options, frequency_penalty=2.0, presence_penalty=1.0)
-        begun = next(stream).text
-        own_node.process.kill()
-        text = begun + "".join(chunk.text for chunk in stream)
-        reply = stream.generation
-    (continuation,) = reply.continuations
-    assert (continuation.backend, reply.backend) == ("edge", "edge")
-    assert reply.text == text
-    assert reply.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}
-    assert 0 < continuation.tokens < reply.usage.completion_tokens <= 400

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from hybrid_llm.backends.edge import EdgeBackend, EdgeConfig
 from hybrid_llm.cli.demo.world import RecordingProxy
 from hybrid_llm.core.errors import (
     AllBackendsFailed,
@@ -22,6 +23,11 @@ from hybrid_llm.core.errors import (
     RequestRejected,
     StreamInterrupted,
 )
+from hybrid_llm.core.generation import FinishReason
+from hybrid_llm.policies import parse_policy
+from hybrid_llm.router.client import HybridLLM
+from hybrid_llm.router.signals import FixedSensors
+from tests.e2e.conftest import Node
 
 REVIEW = "Is this review positive? 'A warm, funny film.'"
 COUNT = "Count from 3 to 40."
@@ -112,26 +118,50 @@ def test_a_short_deadline_ends_in_time_on_both_sides(node):
             assert time.monotonic() - began < 1.0
 
 
-def test_a_node_that_is_killed_in_mid_stream_ends_the_stream_with_an_error_and_leaves_no_process(own_node):
+def test_a_node_that_is_killed_in_mid_stream_ends_the_stream_and_leaves_no_process_and_the_device_continues(own_node):
+    """One client gets an error; one that continues answers gets the rest from the device, under penalties."""
     parent = psutil.Process(own_node.process.pid)
     children = parent.children(recursive=True)
     assert children, "the engine runs in a process of its own"
-    with own_node.client() as llm:
-        stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=100.0, seed=1, deadline=20.0)
+    options = {"temperature": 100.0, "seed": 1, "deadline": 60.0}
+    penalties = {"frequency_penalty": 2.0, "presence_penalty": 1.0}
+    with own_node.client() as llm, continuing(own_node) as other:
+        stream = llm.stream(COUNT, task="far", max_tokens=1500, **options)
         next(stream)
+        continued = other.stream(COUNT, max_tokens=400, **options, **penalties)
+        begun = next(continued).text
         os.kill(parent.pid, signal.SIGKILL)
         with pytest.raises((StreamInterrupted, BackendUnavailable)):
             list(stream)
         with pytest.raises(HybridLLMError, match="not complete"):
             _ = stream.generation
         assert llm.generate(REVIEW, task="far", max_tokens=8).backend == "edge"
+        text = begun + "".join(chunk.text for chunk in continued)
+        reply = continued.generation
+    (continuation,) = reply.continuations
+    assert (continuation.backend, reply.backend) == ("edge", "edge")
+    assert reply.text == text
+    assert reply.finish_reason in {FinishReason.STOP, FinishReason.LENGTH}
+    assert 0 < continuation.tokens < reply.usage.completion_tokens <= 400
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
 
 
-def test_an_engine_that_is_killed_fails_its_streams_and_comes_back(own_node):
-    engine = psutil.Process(own_node.process.pid).children(recursive=True)[-1]
-    with own_node.client() as llm:
+def continuing(node: Node) -> HybridLLM:
+    """A client that asks *node* first, and goes on with the device where an answer breaks off."""
+    edge, cloud = EdgeBackend(EdgeConfig()), node.cloud()
+    policy = parse_policy(
+        "version: 1\nname: kill\nrules: [{prefer: [cloud, edge]}]\n"
+        "resilience: {retries: 1, retry_budget: 100%, continue_streams: true}\n",
+        backends={backend.name: backend.location for backend in (edge, cloud)},
+    )
+    return HybridLLM([edge, cloud], policy, sensors=FixedSensors())
+
+
+def test_an_engine_that_is_killed_fails_its_streams_and_comes_back(node):
+    """The node is that of all tests: afterwards it serves them as before."""
+    engine = psutil.Process(node.process.pid).children(recursive=True)[-1]
+    with node.client() as llm:
         stream = llm.stream(COUNT, task="far", max_tokens=1500, temperature=100.0, seed=1, deadline=20.0)
         next(stream)
         engine.kill()

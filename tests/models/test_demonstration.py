@@ -33,11 +33,11 @@ def _recipe() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the short form and a hundredth of its data, as the documented command generates it."""
+    """A folder with the short form and one part in 500 of its data, as the documented command generates it."""
     for name in ("torch", "transformers", "tokenizers", "datasets"):
         pytest.importorskip(name, reason="the recipe needs: pip install 'hybrid-llm[prepare]'")
     folder = tmp_path_factory.mktemp("demonstration")
-    command = [sys.executable, "-m", "examples.models.recipe", str(folder / "data"), "--share", "0.01", "--items", "2"]
+    command = [sys.executable, "-m", "examples.models.recipe", str(folder / "data"), "--share", "0.002", "--items", "2"]
     subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
     recipe = _recipe()
     recipe["steps"] = {name: step for name, step in recipe["steps"].items() if name not in LEFT_OUT}

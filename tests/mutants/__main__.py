@@ -206,7 +206,7 @@ class Checkout:
             if not item.name.startswith(".") and not (folder / item.name).exists():
                 inside = folder / "hybrid_llm" / item.name
                 (folder / item.name).symlink_to(inside if inside.exists() else item)
-        self._trial = Trial(folder, {"HYBRID_TESTS_EXAMPLES": str(examples), "HYBRID_LLM_LEAK_CLIENTS": "12"})
+        self._trial = Trial(folder, {"HYBRID_TESTS_EXAMPLES": str(examples)})
 
     def noticed_by(self, suite: Suite, mutant: Mutant, limit: float | None = None) -> str | None:
         """The first test that fails with *mutant* planted, or that all take more than *limit* seconds; or None.
@@ -252,7 +252,8 @@ def unplantable(suites: Sequence[Suite] = SUITES) -> Iterator[str]:
                 yield f"{suite.name}: there is no tests/{test}"
         for mutant in suite.mutants:
             try:
-                compile(ast.unparse(mutant.planted()), str(mutant.file), "exec")
+                _, scope = mutant.planted_at()  # the rest of the module is as it was
+                compile(ast.unparse(scope), str(mutant.file), "exec")
             except (Unplantable, SyntaxError) as error:
                 yield f"{suite.name}: {error}"
 

@@ -7,6 +7,7 @@ import builtins
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.mutants.changes import Change
@@ -42,11 +43,16 @@ class Mutant:
         Raises:
             Unplantable: with the name that is gone, or how many places matched.
         """
+        return self.planted_at()[0]
+
+    def planted_at(self) -> tuple[ast.Module, ast.AST]:
+        """As `planted`, and the part of the module that the target names, which alone differs."""
         path = ROOT / self.file
         if not path.is_file():
             raise self._gone(f"there is no {self.file}")
-        tree = ast.parse(path.read_text("utf-8"))
-        scope, known = self._scope(tree), {*_mentioned(tree), *dir(builtins)}
+        text = path.read_text("utf-8")
+        tree = ast.parse(text)
+        scope, known = self._scope(tree), _known(text)
         before = ast.dump(scope)
         count = self.change.apply(scope)
         if count != 1:
@@ -55,7 +61,7 @@ class Mutant:
             raise self._gone(f"changes nothing: {self.change.words}")
         if unknown := {node.id for node in _free(scope)} - known:
             raise self._gone(f"the module has no {sorted(unknown)}: {self.change.words}")
-        return ast.fix_missing_locations(tree)
+        return tree, ast.fix_missing_locations(scope)
 
     def _scope(self, tree: ast.Module) -> ast.AST:
         scope: ast.AST = tree
@@ -83,6 +89,12 @@ def _names(scope: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                     yield target.id, node
         if isinstance(node, ast.stmt):
             yield from _names(node)
+
+
+@cache
+def _known(text: str) -> frozenset[str]:
+    """The names that the module *text* may use: many faults are planted in the same one."""
+    return frozenset({*_mentioned(ast.parse(text)), *dir(builtins)})
 
 
 def _mentioned(tree: ast.Module) -> Iterator[str]:

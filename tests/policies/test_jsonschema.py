@@ -260,7 +260,7 @@ CASE_FILES = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(document=CASE_FILES)
 def test_schema_and_reader_agree_on_every_generated_file_of_cases_but_for_names(document):
     policy = builtin_policy("balanced")

@@ -25,7 +25,7 @@ LAYOUTS = [
     {"edge": Location.EDGE},
 ]
 SETTINGS = settings(
-    max_examples=int(os.environ.get("HYBRID_TESTS_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("HYBRID_TESTS_EXAMPLES", "40")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     phases=[Phase.generate] if os.environ.get("HYBRID_TESTS_NO_SHRINK") else list(Phase),

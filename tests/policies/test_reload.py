@@ -51,7 +51,7 @@ class Load:
                 self.answers.append((began, time.monotonic(), reply))
             except BaseException as error:  # noqa: BLE001 - whatever it is, the test must show it
                 self.failures.append(error)
-            time.sleep(0.0005)
+            time.sleep(0.005)
 
     def in_tasks(self) -> None:
         asyncio.run(self._tasks())
@@ -67,7 +67,7 @@ class Load:
                 self.answers.append((began, time.monotonic(), reply))
             except BaseException as error:  # noqa: BLE001 - as above
                 self.failures.append(error)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.01)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:

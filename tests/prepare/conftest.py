@@ -1,9 +1,10 @@
-"""What holds for all tests of preparing models: collecting garbage does not look at what was imported."""
+"""What holds for all tests of preparing models: garbage is collected quickly, and real weights are imported once."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,14 @@ def _imported_is_no_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def smollm2_scratch(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of scratch in which work on `smollm2_gguf` finds its weights dequantised, which takes half a minute."""
+    from hybrid_llm.prepare.hub_gguf import open_for_work
+
+    pytest.importorskip("gguf")
+    scratch = tmp_path_factory.mktemp("smollm2")
+    open_for_work(smollm2_gguf, scratch)
+    return scratch

@@ -10,7 +10,7 @@ import pytest
 
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.prepare.hub_folder import HubFolder, ModelKind, NotEnoughMemory, require_free
-from hybrid_llm.prepare.hub_gguf import import_for_work, open_for_work
+from hybrid_llm.prepare.hub_gguf import open_for_work
 from tests.shapes import random_model
 
 torch = pytest.importorskip("torch")
@@ -88,10 +88,10 @@ def test_an_adapter_whose_base_is_gone_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.weights
-def test_a_gguf_file_becomes_a_folder_for_work(smollm2_gguf: Path, tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
-    folder = import_for_work(smollm2_gguf, tmp_path / "imported")
-    assert folder.path == open_for_work(smollm2_gguf, tmp_path).path
+def test_a_gguf_file_becomes_a_folder_for_work(smollm2_gguf: Path, smollm2_scratch: Path) -> None:
+    made = {path: path.stat().st_mtime_ns for path in smollm2_scratch.rglob("*")}
+    folder = open_for_work(smollm2_gguf, smollm2_scratch)
+    assert made == {path: path.stat().st_mtime_ns for path in smollm2_scratch.rglob("*")}, "it is imported once"
     model, tokenizer = folder.model(ModelKind.CAUSAL), folder.tokenizer()
     ids = tokenizer("The capital of France is", return_tensors="pt")
     with torch.no_grad():

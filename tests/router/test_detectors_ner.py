@@ -25,7 +25,7 @@ LABELS = ["O", "B-PER", "I-PER", "B-LOC"]
 SYLLABLES = ["ka", "lo", "mi", "ra", "ne", "tu", "so", "vi"]
 WORDS = ["the", "a", "went", "saw", "and", "talked", "about", "tea", "rain", "mr", "in", "."]
 WINDOW = 32
-STEPS = 300
+STEPS = 200
 
 
 def sentence(rng: random.Random) -> tuple[list[str], list[str]]:
@@ -46,7 +46,7 @@ def sentence(rng: random.Random) -> tuple[list[str], list[str]]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """Train and export: WordPiece over syllables, two layers of BERT with 32 units, 300 steps on one core."""
+    """Train and export: WordPiece over syllables, two layers of BERT with 32 units, 200 steps on one core."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")

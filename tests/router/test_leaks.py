@@ -19,10 +19,10 @@ from tests.leaks.situations import KINDS, Plan, TagPlan, judge
 from tests.leaks.texts import UNSEEN
 from tests.leaks.witness import rendered
 
-CLIENTS = int(os.environ.get("HYBRID_TESTS_LEAK_CLIENTS", "40"))
+CLIENTS = int(os.environ.get("HYBRID_TESTS_LEAK_CLIENTS", "32"))
 _ENOUGH = 400
 """From how many clients on every kind of fault is certain to be seen; of fewer a few may miss their moment."""
-_FEW = 40
+_FEW = 32
 _MAY_MISS = 3
 
 

@@ -79,7 +79,7 @@ def in_loop(folder: Path, *, close: bool, use: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("close", "count"), [(False, 100), (True, 40)], ids=["dropped", "closed"])
+@pytest.mark.parametrize(("close", "count"), [(False, 25), (True, 15)], ids=["dropped", "closed"])
 @pytest.mark.parametrize("make", [sync, in_loop])
 def test_many_clients_leave_no_thread_and_no_descriptor(folder, make, close, count):
     with warnings.catch_warnings(record=True) as caught:

@@ -119,7 +119,7 @@ def test_numbers_and_literals_of_json_survive_any_names_also_those_found_in_anot
     assert shape(parsed(json_of(written))) == shape(parsed(json_of(prompt[0])))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     item=st.sampled_from(["sandwich", "tea", "Paris", "Jane Doe", "null", "12", "usb-c", ""]),
     name=st.sampled_from(["item", "city", "zip", "building", "name", "x1", "id"]),

@@ -86,7 +86,7 @@ def check(request, parts):
         jsonschema.validate(json.loads(parts.text), NAME)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(MODELS, requests(), st.integers(0, 2**32))
 def test_whatever_the_grammar_lets_pass_is_text_or_whole_calls_that_follow_their_schemas(model, request, seed):
     written = walk(model, request, seed)
@@ -97,7 +97,7 @@ def test_whatever_the_grammar_lets_pass_is_text_or_whole_calls_that_follow_their
     assert (whole.text, whole.reasoning, whole.tool_calls) == (parts.text, parts.reasoning, parts.tool_calls)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(MODELS, MODELS, requests(), st.integers(0, 2**32), st.floats(0, 1))
 def test_an_answer_cut_anywhere_is_continued_to_a_whole_one_by_a_model_of_another_format(
     first, second, request, seed, share

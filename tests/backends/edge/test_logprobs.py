@@ -138,7 +138,7 @@ def test_real_weights_give_the_softmax_of_their_logits_with_and_without_speculat
     model = EdgeModel(smollm2_folder, threads=2)
     backends = [edge(smollm2_folder, threads=2, speculation=mode) for mode in ("auto", "off")]
     for text in ("Repeat: one two three, one two three.", "Why is the sky blue?", "Schreibe: Köln 日本 🙂"):
-        cleared = clear(text, max_tokens=24, logprobs=5, deadline=500.0)
+        cleared = clear(text, max_tokens=12, logprobs=5, deadline=500.0)
         answers = [list(backend.stream(cleared)) for backend in backends]
         tokens = listed(answers[0])
         assert tokens == listed(answers[1])

@@ -281,10 +281,15 @@ def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2_folder, edg
     )
     towns = {"type": "array", "items": {"type": "string"}, "maxItems": 4}
     river = {"type": "object", "properties": {"river": {"type": "string"}, "towns": towns}, "required": ["towns"]}
+    repeat, summarise = "Repeat this text word by word.", "Summarise this text in one sentence."
     asked = [
-        clear(f"{what}\n\n{text}", max_tokens=36, deadline=900.0, **options)
-        for what in ("Repeat this text word by word.", "Summarise this text in one sentence.")
-        for options in ({}, {"sampling": Sampling(temperature=0.7, seed=4)}, {"output_schema": json.dumps(river)})
+        clear(f"{what}\n\n{text}", max_tokens=30, deadline=900.0, **options)
+        for what, options in (
+            (repeat, {}),
+            (repeat, {"sampling": Sampling(temperature=0.7, seed=4)}),
+            (summarise, {}),
+            (summarise, {"output_schema": json.dumps(river)}),
+        )
     ]
     quick, plain = (
         edge(smollm2_folder, max_concurrency=4),
@@ -298,6 +303,6 @@ def test_real_weights_answer_the_same_alone_and_four_at_once(smollm2_folder, edg
             assert [chunks for chunks, _ in got] == expected
             accepted += sum(last.usage.accepted_prediction_tokens for _, last in got)
     if is_exact(smollm2_folder):
-        assert accepted > 50, "hardly anything was proposed: equality proves nothing"
+        assert accepted > 30, "hardly anything was proposed: equality proves nothing"
     else:
         assert accepted == 0

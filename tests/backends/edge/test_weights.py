@@ -17,15 +17,14 @@ pytestmark = [pytest.mark.weights, pytest.mark.slow]
 
 QUESTIONS = (
     "What is the capital of France?",
-    "Name three rivers of Europe.",
     "Why is the sky blue? Explain it to a child.",
 )
-ANSWER = 40
+ANSWER = 24
 """Tokens of an answer in a chat, at most."""
 
 
 def ask(backend, clear, text, sampling):
-    chunks = list(backend.stream(clear(text, max_tokens=16, sampling=sampling, deadline=500.0)))
+    chunks = list(backend.stream(clear(text, max_tokens=10, sampling=sampling, deadline=500.0)))
     return "".join(chunk.text for chunk in chunks), chunks[-1].usage.cached_prompt_tokens
 
 
@@ -45,13 +44,13 @@ def test_the_same_seed_and_greedy_give_the_same_answers_whatever_is_cached(smoll
         ):
             got = list(answer(asked))
             assert [text for text, _ in got] == expected
-    assert sum(cached for _, cached in got) >= 6 * 32, "nothing was reused: equality proves nothing"
+    assert sum(cached for _, cached in got) >= 4 * 32, "nothing was reused: equality proves nothing"
 
 
 def chat(backend, sampling):
-    """Five turns about rivers; the answers, and the tokens that each turn read beside those that were new in it."""
+    """Three turns about rivers; the answers, and the tokens that each turn read beside those that were new in it."""
     messages, known, answers, again = [], 0, [], []
-    for turn in range(5):
+    for turn in range(3):
         messages.append(Message(role="user", content=f"Tell me more about river number {turn + 1} of Europe."))
         request = Request(messages=tuple(messages), max_tokens=ANSWER, sampling=sampling, deadline=500.0)
         allowed = Assessment(request=request, allowed=frozenset({Location.EDGE}))

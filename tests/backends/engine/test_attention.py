@@ -91,7 +91,7 @@ def row_by_row(query, keys, values, segments, window, *, softcap, sinks):
 
 
 @given(steps(), windows(), st.sampled_from((None, 1.5)), st.booleans(), st.integers(0, 99))
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_each_row_attends_to_its_own_text_within_its_window(step, window, softcap, with_sinks, seed):
     """What no text of the step holds is NaN: it is read by none of them, not even to be masked."""
     segments, decoding = step

@@ -41,8 +41,8 @@ def test_the_engine_lives_whatever_schemas_it_gets(schema, engine, make_request,
 
 def test_schemas_whose_grammar_grows_too_large_are_rejected_and_the_engine_lives(engine, make_request, run):
     schema = json.dumps({"type": "string", "pattern": "^(\\p{L}{1,100}){1,100}$"})
-    for _ in range(3):
-        requests = [make_request(range(5, 12), 60, output_schema=schema) for _ in range(3)]
+    for _ in range(2):
+        requests = [make_request(range(5, 12), 60, output_schema=schema) for _ in range(2)]
         answers = run(engine, requests)
         assert {answers.error(request) for request in requests} <= {None, "rejected"}
     good = make_request(range(5, 12), 6)

@@ -21,7 +21,7 @@ WINDOWED = (
 """Some or all of their layers see 16 tokens back; some have softcaps, sinks, or scale the scores in their own way."""
 
 
-def ragged(make_request, seed, count=16, longest=60, most=30):
+def ragged(make_request, seed, count=10, longest=60, most=30):
     rng = random.Random(seed)
     return [
         make_request([rng.randrange(VOCAB) for _ in range(rng.randint(1, longest))], rng.randint(1, most))
@@ -59,7 +59,7 @@ def test_windows_are_those_of_the_model_in_long_chunks_and_after_reused_prefixes
 ):
     folder = model_folder(name)
     engine = load_engine(EngineConfig(model=folder, engine="packed", max_slots=3, prefill_budget=24, threads=1))
-    together = ragged(make_request, seed=3, count=6, longest=70, most=24)
+    together = ragged(make_request, seed=3, count=4, longest=70, most=24)
     answers = run(engine, together)
     prompt = list(range(50))
     first = make_request(prompt, 24)

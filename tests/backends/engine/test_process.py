@@ -1,4 +1,7 @@
-"""The engine as a process: it serves, survives bad requests, restarts after a crash, and ends with its supervisor."""
+"""The engine as a process: it serves, survives bad requests, and ends with its supervisor.
+
+`test_contract.py` kills it while it computes: there its streams end, and it comes back and answers as before.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from hybrid_llm.backends.node.engine import Engine, EngineConfig, EngineDied
-from hybrid_llm.backends.node.supervisor import EngineProcess
+from hybrid_llm.backends.node.supervisor import EngineProcess, Worker
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.generation import FinishReason
 from hybrid_llm.core.request import Sampling
@@ -52,8 +56,6 @@ class Life:
         await self.frees_the_slot_of_a_closed_stream()
         await self.joins_what_a_slow_reader_has_not_taken()
         await self.keeps_deadlines()
-        await self.ends_streams_when_killed()
-        await self.comes_back()
 
     async def serves_many_and_fails_poison_alone(self):
         good = [self.request(range(i, i + 12), 10, request_id="same id") for i in range(6)]
@@ -91,25 +93,9 @@ class Life:
         outputs = await collect(self.engine, self.request(range(5), 10, expires=time.monotonic() - 1))
         assert outputs[-1].error.code == "deadline"
 
-    async def ends_streams_when_killed(self):
-        async with contextlib.aclosing(self.engine.stream(self.request(range(5), 250))) as stream:
-            await anext(stream)
-            os.kill(self.engine.pid, signal.SIGKILL)
-            with pytest.raises(EngineDied) as caught:
-                async for _ in stream:
-                    pass
-        assert caught.value.retry_after > 0
-        assert (self.engine.healthy, self.engine.load().active) == (False, 0)
-
-    async def comes_back(self):
-        await until(lambda: self.engine.healthy)
-        request = self.request(range(9), 5)
-        assert text_of(await collect(self.engine, request)) == self.expected(request)
-        assert self.engine.restarts == 1
-
 
 def test_one_life_of_an_engine(model_folder, make_request, expected):
-    """Streams, poison, abort, a slow reader, deadlines, death, restart and close, with the health told each time."""
+    """Streams, poison, abort, a slow reader, deadlines and close, with the health told each time."""
     folder = model_folder("llama")
     health: list[bool] = []
     phases: list[str] = []
@@ -133,8 +119,32 @@ def test_one_life_of_an_engine(model_folder, make_request, expected):
             await collect(engine, make_request())
 
     asyncio.run(scenario())
-    assert health == [True, False, True, False]
+    assert health == [True, False]
     assert phases[:2] == ["checking the model folder", "importing torch"]
+
+
+def test_a_killed_engine_ends_its_stream_and_comes_back_with_its_health_told(make_request, tmp_path):
+    """The process is one without torch: what is tested is the supervisor."""
+    health: list[bool] = []
+    worker = Worker(arguments=(str(Path(__file__).with_name("stuck_worker.py")), "begun"))
+
+    async def scenario():
+        async with EngineProcess(EngineConfig(model=tmp_path), health.append, worker=worker) as engine:
+            async with contextlib.aclosing(engine.stream(make_request(max_tokens=250))) as stream:
+                await anext(stream)
+                os.kill(engine.pid, signal.SIGKILL)
+                with pytest.raises(EngineDied) as caught:
+                    async for _ in stream:
+                        pass
+            assert caught.value.retry_after > 0
+            assert (engine.healthy, engine.load().active) == (False, 0)
+            await until(lambda: engine.healthy)
+            async with contextlib.aclosing(engine.stream(make_request())) as stream:
+                assert text_of([await anext(stream)]) == [7]
+            assert engine.restarts == 1
+
+    asyncio.run(scenario())
+    assert health == [True, False, True, False]
 
 
 def test_start_raises_for_a_broken_folder(tmp_path):

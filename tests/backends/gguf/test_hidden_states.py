@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+from transformers import AutoModelForCausalLM
 
 from hybrid_llm.backends.edge.model import EdgeModel
 from hybrid_llm.backends.models.gguf import import_gguf
 from hybrid_llm.backends.models.perplexity import TEXT
 from tests.backends.gguf.test_architectures import CASES, VOCAB, exported, metadata, original
 from tests.ggufs import write_file
+from tests.smollm2 import node_folder
 
 IDS = [int(each) for each in np.random.default_rng(5).integers(5, VOCAB, 70)]
 RUNS = (IDS[:50], IDS[50:51], IDS[51:52], IDS[52:69], IDS[69:])
@@ -23,16 +23,6 @@ def theirs(model, ids):
     """The last hidden state at each position, shape (ids, hidden size)."""
     with torch.inference_mode():
         return model.model(torch.tensor([ids])).last_hidden_state[0].numpy()
-
-
-def of_the_file(path):
-    """What transformers' own importer makes of a GGUF file; `from_pretrained` would need `accelerate` too."""
-    config = load_gguf_checkpoint(str(path))["config"]
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32).eval()
-    weights = load_gguf_checkpoint(str(path), return_tensors=True, model_to_load=model)["tensors"]
-    missing = model.load_state_dict(weights, strict=False).missing_keys
-    assert set(missing) <= {"lm_head.weight"}
-    return model
 
 
 def ours(model, runs):
@@ -90,7 +80,7 @@ def test_real_weights_give_the_states_of_transformers_and_the_logits_of_a_folder
     ids = models[0].tokenizer.tokenizer.encode(TEXT, add_special_tokens=False).ids[:60]
     logits = [model.sequence(len(ids)).append(ids).copy() for model in models]
     assert (logits[0] == logits[1]).all()
-    reference = of_the_file(smollm2_gguf)
+    reference = AutoModelForCausalLM.from_pretrained(node_folder(), dtype=torch.float32).eval()
     expected = theirs(reference, ids)
     runs = (ids[:40], *([token] for token in ids[40:]))
     for length, state in ours(models[0], runs):

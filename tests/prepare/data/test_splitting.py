@@ -25,7 +25,8 @@ def split(texts: list[str], **options: Any) -> dict[str, list[str]]:
     with TemporaryDirectory() as root:
         prepare = Preparer(Path(root))
         try:
-            folder = prepare.run(prepare.rows("a.jsonl", [{"text": text} for text in texts]), splits=SHARES, **options)
+            source = prepare.rows("a.jsonl", [{"text": text} for text in texts])
+            folder = prepare.run(source, splits=SHARES, private="keep", **options)  # scanning takes most of the time
         except ConfigError as error:
             assert "is empty" in str(error)
             return {}
@@ -33,7 +34,7 @@ def split(texts: list[str], **options: Any) -> dict[str, list[str]]:
 
 
 @given(texts=TEXTS, seed=st.integers(0, 3), shuffle=st.randoms(use_true_random=False))
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_a_split_is_a_partition_whatever_the_order_of_the_input(
     texts: list[str], seed: int, shuffle: random.Random
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -59,11 +58,21 @@ import os, signal, sys
 from pathlib import Path
 from hybrid_llm.prepare.recipe.document import read_recipe
 from hybrid_llm.prepare.recipe.runner import run_recipe
-def report(step, what, share):
-    if step == sys.argv[3] and what.startswith(sys.argv[4]):
-        os.kill(os.getpid(), signal.SIGKILL)
-run_recipe(read_recipe(Path(sys.argv[1])), Path(sys.argv[2]), report=report)
+recipe, out = Path(sys.argv[1]), Path(sys.argv[2])
+for line in sys.stdin:
+    at, _, begins = line.rstrip().partition(" ")
+    def report(step, what, share):
+        if step == at and what.startswith(begins):
+            os.kill(os.getpid(), signal.SIGKILL)
+    child = os.fork()
+    if child == 0:
+        try:
+            run_recipe(read_recipe(recipe), out, report=report)
+        finally:
+            os._exit(1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
+"""For each line `STEP WHAT`, a run in a process that is killed there: forked, since the imports take seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +96,19 @@ def here(tmp_path_factory, s3):
     return folder
 
 
-def killed(folder, step, what):
-    command = [sys.executable, "-c", KILLED, str(folder / "make.yaml"), str(folder / "models"), step, what]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == -9, done.stderr
+@pytest.fixture
+def killed(here):
+    """Runs the recipe until a step says what it is called with, where the process is killed."""
+    command = [sys.executable, "-c", KILLED, str(here / "make.yaml"), str(here / "models")]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as runs:
+
+        def killed(step, what):
+            runs.stdin.write(f"{step} {what}\n")
+            runs.stdin.flush()
+            assert runs.stdout.readline() == "-9\n"
+
+        yield killed
+        runs.stdin.close()
 
 
 def visible(url):
@@ -104,14 +122,14 @@ def visible(url):
     ]
 
 
-def test_a_recipe_goes_from_data_to_two_registries_and_another_begins_with_what_is_there(here):
+def test_a_recipe_goes_from_data_to_two_registries_and_another_begins_with_what_is_there(here, killed):
     local, models, trust = (here / "registry").as_uri(), here / "models", Trust(ca=here / "certs" / "ca.pem")
-    killed(here, "signed", "hashing the result")
+    killed("signed", "hashing the result")
     assert not (models / "signed").exists()
-    killed(here, "cloud", "publishing")  # what needs a network comes first
+    killed("cloud", "publishing")  # what needs a network comes first
     assert visible(S3) == ({}, [])
-    killed(here, "cloud", "hashing the result")  # everything is out there, and nothing says so
-    killed(here, "folder", "publishing")
+    killed("cloud", "hashing the result")  # everything is out there, and nothing says so
+    killed("folder", "publishing")
     assert visible(local) == ({}, [])
     done = {one.name: one for one in run_recipe(read_recipe(here / "make.yaml"), models)}
     assert [name for name, one in done.items() if one.is_due] == ["folder"]

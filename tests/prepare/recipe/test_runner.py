@@ -40,7 +40,7 @@ def files_of(out):
     return {path.relative_to(out): path.read_text() for path in out.rglob("mix.bin")}
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(graphs(), st.data())
 def test_each_step_runs_once_after_its_inputs_and_a_change_runs_what_reads_it(graph, data):
     with tempfile.TemporaryDirectory() as folder:

@@ -7,4 +7,5 @@ import torch  # noqa: F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Trainer  # noqa: F401
 from trl import DPOTrainer  # noqa: F401
 
+import hybrid_llm.prepare.tuning.session  # noqa: F401
 import tests.prepare.tuning.children  # noqa: F401

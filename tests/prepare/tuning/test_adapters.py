@@ -114,8 +114,9 @@ def _answer(folder: Path) -> list[int]:
 
 @pytest.mark.weights
 @pytest.mark.slow
-def test_a_gguf_of_real_weights_learns_by_an_adapter(smollm2_gguf: Path, tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
+def test_a_gguf_of_real_weights_learns_by_an_adapter(smollm2_gguf: Path, smollm2_scratch: Path, tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "imported").symlink_to(smollm2_scratch / "imported")
     line = "The tide gauge at Norderney reports the level of the sea every ten minutes."
     splits = {"train": [{"text": line}] * 12, "test": [{"text": line}] * 2}
     data = write_data(tmp_path / "data", DataFormat.TEXT, splits)

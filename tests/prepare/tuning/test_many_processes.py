@@ -36,32 +36,25 @@ def _same(folder: Path, alone: Path) -> None:
     assert found["after"]["loss"] == pytest.approx(expected["after"]["loss"], rel=TOLERANCE)
 
 
-def test_two_processes_learn_what_one_learns_though_one_of_them_is_killed(
-    samples: Samples, alone: Path, tmp_path: Path
-) -> None:
-    launch = Launch(processes=2)
+def test_two_processes_learn_what_one_learns_though_one_of_them_is_killed(samples: Samples, tmp_path: Path) -> None:
+    """They weigh prompts and orthogonalise as one does, too."""
     killed = []
 
     def kill(what: str, share: float) -> None:
         workers = [each for each in psutil.Process().children(recursive=True) if "PLAN" not in each.name()]
         workers = [each for each in workers if "hybrid_llm.prepare.tuning.worker" in each.cmdline()]
-        if last_whole(tmp_path / "scratch" / "run") and workers and not killed:
+        if last_whole(tmp_path / "two" / "scratch" / "run") and workers and not killed:
             killed.append(workers[-1].pid)
             os.kill(workers[-1].pid, signal.SIGKILL)
 
-    options = {"launch": launch, "accumulate": 2, "every": 2}
-    with pytest.raises(TrainingFailed, match=r"process \d of 2 was ended by signal 9, .* run again"):
-        tune(samples.decoder, samples.data(DataFormat.CHAT), tmp_path, progress=kill, **options)
-    assert killed
-    tune(samples.decoder, samples.data(DataFormat.CHAT), tmp_path, **options)
-    _same(tmp_path, alone)
-
-
-def test_two_processes_weigh_and_orthogonalise_as_one_does(samples: Samples, tmp_path: Path) -> None:
     options = {"optimiser": "muon", "prompt_weight": 0.2, "packing": True, "max_length": 64, "batch": 2, "steps": 4}
-    for name, processes in (("alone", 1), ("two", 2)):
-        launch = Launch(processes=processes)
-        tune(samples.decoder, samples.data(DataFormat.CHAT), tmp_path / name, launch=launch, **options)
+    model, data = samples.decoder, samples.data(DataFormat.CHAT)
+    tune(model, data, tmp_path / "alone", every=2, **options)
+    options |= {"launch": Launch(processes=2), "every": 2}
+    with pytest.raises(TrainingFailed, match=r"process \d of 2 was ended by signal 9, .* run again"):
+        tune(model, data, tmp_path / "two", progress=kill, **options)
+    assert killed
+    tune(model, data, tmp_path / "two", **options)
     _same(tmp_path / "two", tmp_path / "alone")
 
 

@@ -24,7 +24,7 @@ def _same(folder: Path, whole: Path) -> None:
 
 @pytest.fixture(scope="module")
 def options(samples: Samples) -> dict[str, Any]:
-    return {"model": samples.decoder, "data": samples.data(DataFormat.TEXT), "accumulate": 2}
+    return {"model": samples.decoder, "data": samples.data(DataFormat.TEXT), "accumulate": 2, "batch": 4}
 
 
 @pytest.fixture(scope="module")
