@@ -277,7 +277,7 @@ def test_one_tenants_flood_slows_no_other_by_more_than_a_tenth(requests, weights
 def test_no_flood_slows_others_by_more_than_a_tenth_and_a_step_of_one_token(slots, requests, weights, flood, fixed):
     load = Load(slots, requests, weights, flood=flood, fixed=fixed)
     assume(load.fits)
-    usual, flooded = (load.mean_times(each) for each in (load.share, 40))
+    usual, flooded = (load.mean_times(each, answers=36) for each in (load.share, 40))  # of 12, one may move the mean
     assert all(after <= 1.1 * before + fixed + 1 for before, after in zip(usual, flooded, strict=True))
 
 
