@@ -28,7 +28,7 @@ from typing import Final
 ROOT = Path(__file__).resolve().parents[1]
 # The longest first, so that none is left alone at the end. Tests elsewhere run together in one more group.
 GROUPS = (
-    ("tests/prepare/tuning", "tests/prepare/compression", "tests/prepare/privacy"),
+    ("tests/prepare/tuning", "tests/prepare/compression", "tests/prepare/privacy", "tests/prepare/test_hub_folder.py"),
     ("tests/router",),
     ("tests/e2e",),
     ("tests/chaos",),

@@ -188,7 +188,7 @@ def test_a_manifest_can_be_written_again(tiny_root, tmp_path):
 def test_layers_of_the_shape_of_smollm2_135m_convert_load_and_answer(tmp_path):
     source = random_model("smollm2-135m", tmp_path / "hf", layers=1)
     floor = Floor(top1_agreement=0.0, logit_correlation=0.4)
-    convert(source, tmp_path / "out", parity_steps=4, parity_floor=floor)
+    convert(source, tmp_path / "out", block_size=64, parity_steps=4, parity_floor=floor)  # one method, not two
     manifest = read_manifest(tmp_path / "out")
     assert manifest.vocab_size == 49_152
     assert manifest.context_window == 8192
