@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hybrid_llm.core.database.connection import Connection
 from hybrid_llm.core.files import create_private, warn_of_readers
 from hybrid_llm.core.savings import Savings
 
@@ -80,7 +81,9 @@ class AnswerFile:
         _check(path)
         create_private(path)
         warn_of_readers(path, "the cache of answers")
-        self._db = sqlite3.connect(path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None)
+        self._db = sqlite3.connect(
+            path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None, factory=Connection
+        )
         try:
             self._prepare()
         except BaseException:

@@ -203,3 +203,11 @@ def test_a_file_of_another_program_is_refused_and_not_touched(tmp_path):
     with pytest.raises(ConfigError, match="is not a notes of a test"):
         open_database(path, FIRST)
     assert path.read_bytes() == before
+
+
+def test_a_file_whose_tables_are_damaged_is_refused_also_where_sqlites_message_cannot_be_decoded(tmp_path):
+    path = tmp_path / "a.db"
+    open_database(path, FIRST).close()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE \xc5ABLE"))
+    with pytest.raises(ConfigError, match="its tables are damaged"):
+        open_database(path, FIRST)

@@ -389,6 +389,14 @@ def test_a_damaged_file_begins_anew_once_nobody_else_uses_it(path, caplog):
     assert "begins anew" in caplog.text
 
 
+def test_a_file_whose_tables_are_damaged_begins_anew(path, caplog):
+    """SQLite's message quotes them, and `sqlite3` cannot decode it."""
+    asked = _filled(path)
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE", b"CREATE \xc5ABLE"))
+    _still_right(path, asked)
+    assert "begins anew" in caplog.text
+
+
 def test_a_damaged_file_that_another_client_uses_is_not_deleted(path):
     asked = _filled(path)
     with closing(DiskCache(path)):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from hybrid_llm.core.database.connection import Connection
 from hybrid_llm.core.database.parts import DatabaseBusy, DatabaseError, Row, Schema, Value, newer
 from hybrid_llm.core.errors import ConfigError
 from hybrid_llm.core.files import create_private, warn_of_readers
@@ -29,7 +30,9 @@ class SQLiteDatabase:
         create_private(path)
         warn_of_readers(path, f"the {schema.name}")
         try:
-            self._db = sqlite3.connect(path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(
+                path, timeout=_OPENING_S, check_same_thread=False, isolation_level=None, factory=Connection
+            )
             self._prepare(durable=durable)
         except sqlite3.Error as error:
             message = f"{path}: the {schema.name} cannot be opened: {error}"
