@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -187,16 +187,11 @@ def tls_handshake(
     context = _context(files)
     revocations = revocations or RevocationList(files)
     revocations.look()
-    ends, shake = (
-        time.perf_counter() + timeout,
-        partial(_one_handshake, address, files, context, backend, ip, revocations),
-    )
-    try:
+    started, shake = time.perf_counter(), partial(_one_handshake, address, files, context, backend, ip, revocations)
+    with suppress(_Ended):
         return shake(timeout)
-    except _Ended:
-        pass
     try:
-        return shake(max(ends - time.perf_counter(), 0.001))
+        return shake(_left(started, timeout))
     except _Ended as again:
         raise AuthenticationFailed(_rejected(address, files, again.how), backend=backend) from None
 

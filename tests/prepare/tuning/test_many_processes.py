@@ -48,9 +48,10 @@ def test_two_processes_learn_what_one_learns_though_one_of_them_is_killed(sample
             os.kill(workers[-1].pid, signal.SIGKILL)
 
     options = {"optimiser": "muon", "prompt_weight": 0.2, "packing": True, "max_length": 64, "batch": 2, "steps": 4}
+    options["every"] = 2
     model, data = samples.decoder, samples.data(DataFormat.CHAT)
-    tune(model, data, tmp_path / "alone", every=2, **options)
-    options |= {"launch": Launch(processes=2), "every": 2}
+    tune(model, data, tmp_path / "alone", **options)
+    options["launch"] = Launch(processes=2)
     with pytest.raises(TrainingFailed, match=r"process \d of 2 was ended by signal 9, .* run again"):
         tune(model, data, tmp_path / "two", progress=kill, **options)
     assert killed
